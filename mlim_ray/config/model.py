@@ -1,0 +1,21 @@
+"""The model's size and the few knobs that change its shape."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from mlim_ray.config.base import AUTO, Section
+
+ModelSize = Literal["tiny", "small", "base", "large"]
+
+
+class ModelConfig(Section):
+    """Which MLIM is trained. What a size means is listed in `mlim_ray.model.sizes`."""
+
+    size: Literal["auto", "tiny", "small", "base", "large"] = AUTO
+    """tiny (32 px, 16 cells, width 128, 3 layers), small, base or large (as in the paper: 384 px, BERT-large);
+    auto: tiny without a GPU, base with one"""
+    bert_checkpoint: str | None = None
+    """folder of a BERT checkpoint whose encoder weights the model starts from (its width and depth must fit)"""
+    dropout_ratio: float = Field(0.0, ge=0.0, lt=1.0)
+    """dropout in the encoder; 0 keeps a run the same for any number of workers (our choice for pre-training)"""

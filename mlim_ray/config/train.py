@@ -1,0 +1,50 @@
+"""The optimisation, what is logged and kept, and how batches are fed."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mlim_ray.config.base import AUTO, Section, ratio
+
+
+class TrainConfig(Section):
+    """Optimiser, schedule, logging and checkpoints (the paper names none of them: our choice throughout)."""
+
+    num_steps: int = Field(2_000, ge=1)
+    """optimiser steps"""
+    batch_size: int = Field(64, ge=1)
+    """records in a global batch, whatever the number of workers"""
+    learning_rate: Annotated[float, Field(gt=0.0)] | Literal["auto"] = AUTO
+    """peak learning rate; auto: the model size's own"""
+    warmup_ratio: float = ratio(0.05)
+    """share of the steps with a rising learning rate; a cosine down to zero follows"""
+    weight_decay: float = Field(0.05, ge=0.0)
+    """AdamW weight decay, not on biases, norms and embeddings"""
+    beta1: float = Field(0.9, ge=0.0, lt=1.0)
+    """AdamW beta of the mean"""
+    beta2: float = Field(0.98, ge=0.0, lt=1.0)
+    """AdamW beta of the square"""
+    max_gradient_norm: float = Field(1.0, gt=0.0)
+    """gradients are clipped to this norm"""
+    precision: Literal["auto", "float32", "bfloat16"] = AUTO
+    """autocast of the forward pass; auto: bfloat16 on a GPU that has it, else float32"""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """seed of the weights, the order of the records and the masks"""
+    log_every_steps: int = Field(50, ge=1)
+    """a line of metrics.jsonl every so many steps"""
+    checkpoint_every_steps: int = Field(500, ge=1)
+    """a checkpoint every so many steps, and at the end"""
+    num_checkpoints_kept: int = Field(2, ge=1)
+    """older checkpoints are removed"""
+
+
+class FeedConfig(Section):
+    """How prepared records reach the workers."""
+
+    kind: Literal["auto", "stream", "resident"] = AUTO
+    """stream: decoded and masked in Ray Data tasks while training; resident: decoded once and kept in shared
+    memory; auto: stream for pretrain, resident for a search"""
+    num_lanes: int = Field(16, ge=1)
+    """canonical lanes that row groups are dealt to; the most workers a run can have"""
+    window_groups: int = Field(2, ge=1)
+    """row groups of a lane whose rows are mixed together"""
