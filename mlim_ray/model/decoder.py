@@ -1,0 +1,28 @@
+"""Image decoder (MLIM, section on the architecture): transposed convolutions and a sigmoid.
+
+Legend: B records, N cells, D width.
+"""
+
+from torch import Tensor, nn
+
+
+class ImageDecoder(nn.Module):
+    """Cell states [B, N, D] -> picture [B, 3, H, W] in [0, 1].
+
+    No skip connection from the embedder: it would leak the hidden cells. Widths and GELUs are our choice (the paper
+    gives 10 "layers" and about 2.8 M parameters).
+    """
+
+    def __init__(self, width: int, channels: tuple[int, ...], grid_side: int) -> None:
+        super().__init__()
+        self.grid_side = grid_side
+        layers: list[nn.Module] = []
+        for num_in, num_out in zip((width, *channels), (*channels, 3), strict=True):
+            layers += [nn.ConvTranspose2d(num_in, num_out, kernel_size=2, stride=2), nn.GELU()]
+        self.layers = nn.Sequential(*layers[:-1], nn.Sigmoid())
+
+    def forward(self, cell_states_BND: Tensor) -> Tensor:
+        """Paint the picture from the states of its cells."""
+        grid_BDNN = cell_states_BND.transpose(1, 2).unflatten(2, (self.grid_side, self.grid_side))
+        out: Tensor = self.layers(grid_BDNN)
+        return out
