@@ -1,0 +1,1 @@
+"""Records in, model-ready examples out: sources, cleaning, images, text, prepared sets."""

@@ -1,0 +1,137 @@
+"""The manifest of a prepared set: the one file that says what the set holds."""
+
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from mlim_ray.config.base import Section
+from mlim_ray.config.prepare import PrepareConfig
+from mlim_ray.data import storage
+
+FORMAT = "mlim_ray prepared set"
+VERSION = 1
+MANIFEST_FILE = "manifest.json"
+
+SPLITS = ("train", "val", "test")
+
+
+class Shard(Section):
+    """One Parquet file."""
+
+    path: str
+    """relative to the set"""
+    num_records: int
+    num_bytes: int
+    sha256: str
+
+
+class Split(Section):
+    """One split: its shards in order; row groups are numbered through them."""
+
+    num_records: int
+    shards: tuple[Shard, ...]
+
+
+class Counts(Section):
+    """What became of every record: read = accepted + rejected + duplicates."""
+
+    read: int
+    accepted: int
+    rejected: int
+    duplicates: int
+    cut_texts: int
+    """accepted records whose text was cut"""
+    reasons: dict[str, int]
+    """rejected and duplicate records by reason"""
+
+
+class StoredImage(Section):
+    """How pictures are stored: RGB, uint8, `size` x `size`."""
+
+    size: int
+    encoding: Literal["raw", "png", "jpeg"]
+
+
+class StoredText(Section):
+    """How texts are stored."""
+
+    max_tokens: int
+    """most pieces of a text, [CLS] and [SEP] included"""
+    vocab_size: int
+
+
+class Statistics(Section):
+    """What scores are normalised by (contract C5); both over the training split."""
+
+    unigram_entropy: float
+    """nats a piece; [CLS] and [SEP] are left out, [UNK] is a piece like any other"""
+    pixel_variance: float
+    """sum over the channels of the variance of pixel values in [0, 1] around the channel's mean"""
+
+
+class Generated(Section):
+    """Which generated catalogue the set comes from."""
+
+    num_records: int
+    seed: int
+
+
+class Manifest(Section):
+    """Everything a reader of a prepared set needs to know."""
+
+    format: Literal["mlim_ray prepared set"] = "mlim_ray prepared set"
+    version: int = VERSION
+    fingerprint: str
+    """hash of the source's files, the config and the format's version"""
+    source: str
+    config: PrepareConfig
+    columns: dict[str, str]
+    """role to column of the source"""
+    counts: Counts
+    splits: dict[str, Split]
+    row_group_records: int = Field(ge=1)
+    """records of every row group but the last of a split"""
+    image: StoredImage
+    text: StoredText
+    statistics: Statistics
+    generated: Generated | None = None
+
+
+def read_manifest(folder: str) -> Manifest:
+    """The manifest of the set in `folder`.
+
+    Raises ValueError that names the folder if there is no set, and where the manifest is of another format,
+    of a newer version, or damaged.
+    """
+    path = storage.join(folder, MANIFEST_FILE)
+    if not storage.exists(path):
+        raise ValueError(f"{folder} is no prepared set: it has no {MANIFEST_FILE}; make one with mlim-ray prepare")
+    content = storage.read_bytes(path)
+    try:
+        header = _Header.model_validate_json(content)
+    except ValidationError as error:
+        raise ValueError(f"{path} is damaged or no manifest of a prepared set: {_first(error)}") from error
+    if header.format != FORMAT:
+        raise ValueError(f"{path} is of format {header.format!r}; expected {FORMAT!r}")
+    if header.version != VERSION:
+        raise ValueError(f"{path} is of version {header.version}; this mlim_ray reads version {VERSION}")
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        raise ValueError(f"{path} is damaged: {_first(error)}") from error
+
+
+def write_manifest(folder: str, manifest: Manifest) -> None:
+    """Make the set in `folder` exist; everything that the manifest names is already there."""
+    content = manifest.model_dump_json(indent=1).encode()
+    storage.write_bytes_atomically(storage.join(folder, MANIFEST_FILE), content)
+
+
+class _Header(Section, extra="ignore"):
+    format: str
+    version: int
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"

@@ -1,0 +1,46 @@
+"""The columns of a shard, and opening Parquet files so that a damaged one is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlim_ray.data import storage
+
+SHARD_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("key_hash", pa.uint64(), nullable=False),
+        pa.field("image", pa.binary(), nullable=False),
+        pa.field("token_ids", pa.list_(pa.int32()), nullable=False),
+        pa.field("word_of_token", pa.list_(pa.int16()), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("group", pa.string()),
+    ]
+)
+"""Columns of a shard; token_ids and word_of_token have [CLS] and [SEP] and no padding."""
+
+
+def open_parquet(path: str, *, memory_map: bool = False) -> pq.ParquetFile:
+    """The Parquet file at `path`, local or in S3. Raises ValueError if it is none, or damaged."""
+    with reading(path):
+        if storage.is_remote(path):
+            return pq.ParquetFile(storage.open_read(path), pre_buffer=True)
+        if not storage.exists(path):
+            raise storage.MissingPathError(f"cannot read {path}: it does not exist; check the path")
+        return pq.ParquetFile(path, memory_map=memory_map)
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Turn what Arrow raises over the content of `path` into a ValueError that names it."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        # The library's messages may run over many lines.
+        detail = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} is damaged or no Parquet file: {detail}") from error

@@ -1,0 +1,81 @@
+"""What every source of raw records offers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+from mlim_ray.data.cleaning import RawRecord
+from mlim_ray.data.manifest import Generated
+from mlim_ray.data.schema import Columns
+
+SLICE_RECORDS = 1_024
+"""Records of a slice: large beside the cost of a task, small beside memory."""
+BATCH_BYTES = 32_000_000
+"""Raw bytes that a source holds at a time, as far as its files tell beforehand."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows `start` to `stop` (exclusive) of file number `file` of a source."""
+
+    file: int
+    start: int
+    stop: int
+
+
+class Source(Protocol):
+    """Raw records in a fixed order, cut into slices that can be read independently; travels with a task."""
+
+    @property
+    def name(self) -> str:
+        """The source as it was given."""
+
+    @property
+    def format(self) -> str:
+        """What kind of source it is, in words."""
+
+    @property
+    def columns(self) -> Columns:
+        """The column of each role."""
+
+    @property
+    def column_types(self) -> dict[str, str]:
+        """All columns and their types."""
+
+    @property
+    def identity(self) -> list[tuple[str, int, str]]:
+        """Name, size and change stamp of everything the records come from; equal for an unchanged source."""
+
+    @property
+    def generated(self) -> Generated | None:
+        """Which generated catalogue this is, if it is one."""
+
+    def slices(self) -> list[Slice]:
+        """All slices, in the order of the records; they depend on the source alone."""
+
+    def read(self, part: Slice) -> Iterator[list[RawRecord]]:
+        """The records of a slice, in order, in batches of bounded size.
+
+        Raises ValueError that names the file if it cannot be read.
+        """
+
+
+def limit_slices(slices: list[Slice], max_records: int) -> list[Slice]:
+    """The same rows as slices of at most `max_records`; for records that are large once they are cleaned."""
+    return [
+        Slice(part.file, start, min(start + max_records, part.stop))
+        for part in slices
+        for start in range(part.start, part.stop, max_records)
+    ]
+
+
+def cut(file: int, start: int, stop: int, max_slices: int | None = None) -> list[Slice]:
+    """Rows `start` to `stop` of a file as slices of about SLICE_RECORDS, at most `max_slices` of them."""
+    num_slices = max(1, -(-(stop - start) // SLICE_RECORDS))
+    if max_slices is not None:
+        num_slices = min(num_slices, max_slices)
+    edges = [start + (stop - start) * i // num_slices for i in range(num_slices + 1)]
+    return [Slice(file, a, b) for a, b in pairwise(edges) if b > a]

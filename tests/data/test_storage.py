@@ -1,0 +1,63 @@
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from mlim_ray.data import storage
+
+
+def test_written_files_are_read_back_and_leave_nothing_beside(tmp_path: Path) -> None:
+    path = storage.join(str(tmp_path), "a", "b.bin")
+    storage.write_bytes_atomically(path, b"old")
+    storage.write_bytes_atomically(path, b"new content")
+    assert storage.read_bytes(path) == b"new content" and storage.read_bytes(path, 3) == b"new"
+    assert storage.sha256(path) == hashlib.sha256(b"new content").hexdigest()
+    assert storage.list_names(str(tmp_path / "a")) == ["b.bin"]
+
+
+def test_a_failed_write_keeps_the_old_content(tmp_path: Path) -> None:
+    path = str(tmp_path / "file")
+    storage.write_bytes_atomically(path, b"old")
+    with pytest.raises(TypeError):
+        storage.write_bytes_atomically(path, "no bytes")  # type: ignore[arg-type]
+    assert storage.read_bytes(path) == b"old" and os.listdir(tmp_path) == ["file"]
+
+
+def test_listing_is_sorted_recursive_and_notices_changes(tmp_path: Path) -> None:
+    for name in ("b/x", "a", "b/a"):
+        storage.write_bytes_atomically(str(tmp_path / name), name.encode())
+    before = storage.list_files(str(tmp_path))
+    assert [file.relative for file in before] == ["a", "b/a", "b/x"]
+    assert [file.num_bytes for file in before] == [1, 3, 3]
+    storage.write_bytes_atomically(str(tmp_path / "a"), b"z")
+    os.utime(tmp_path / "a", ns=(1, 1))
+    assert storage.list_files(str(tmp_path))[0] != before[0]
+    assert storage.list_files(str(tmp_path / "a"))[0].relative == "a"
+
+
+def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
+    storage.remove(str(tmp_path / "nothing"))
+    storage.remove_tree(str(tmp_path / "nothing"))
+    assert storage.list_names(str(tmp_path / "nothing")) == []
+    assert not storage.exists(str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize("action", [storage.read_bytes, storage.open_read, storage.list_files, storage.sha256])
+def test_a_missing_path_is_named(action: object, tmp_path: Path) -> None:
+    path = str(tmp_path / "nothing")
+    with pytest.raises(storage.MissingPathError, match=path):
+        action(path)  # type: ignore[operator]
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ValueError, match="file/below"):
+        storage.write_bytes_atomically(str(tmp_path / "file" / "below"), b"")
+
+
+@pytest.mark.parametrize("path", ["http://host/a", "gs://bucket/a", "s3:///a", "s3://key:secret@bucket/a"])
+def test_other_addresses_are_refused_without_showing_secrets(path: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        storage.exists(path)
+    assert "secret" not in str(caught.value)
