@@ -1,8 +1,10 @@
 """The base of every config class: frozen, typed, strict about unknown keys."""
 
+from typing import Final
+
 from pydantic import BaseModel, ConfigDict, Field
 
-AUTO = "auto"
+AUTO: Final = "auto"
 """A knob's explicit "decide from the data, the model size or the machine"; `resolve` replaces it before use."""
 
 

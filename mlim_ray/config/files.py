@@ -88,9 +88,7 @@ class _StrictLoader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
             mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(
-                problem="aliases are not accepted; write the value out", problem_mark=mark
-            )
+            raise yaml.MarkedYAMLError(problem="aliases are not accepted; write the value out", problem_mark=mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -98,9 +96,7 @@ class _StrictLoader(yaml.SafeLoader):
         for position, name in enumerate(names):
             if name in names[:position]:
                 mark = node.value[position][0].start_mark
-                raise yaml.MarkedYAMLError(
-                    problem=f"key {shown(name)} is given twice; keep one", problem_mark=mark
-                )
+                raise yaml.MarkedYAMLError(problem=f"key {shown(name)} is given twice; keep one", problem_mark=mark)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
 
@@ -134,9 +130,7 @@ def _read(path: str) -> dict[str, Any]:
     if data is None:
         data = {}
     if not isinstance(data, dict):
-        raise ValueError(
-            f"{path}: given {shown(data)}, expected sections with keys, such as train: and masking:"
-        )
+        raise ValueError(f"{path}: given {shown(data)}, expected sections with keys, such as train: and masking:")
     return data
 
 
@@ -152,9 +146,7 @@ def _joined_parts(path: str, data: dict[str, Any]) -> dict[str, Any]:
 def _only(path: str, where: str, data: dict[str, Any], known: tuple[str, ...]) -> None:
     for key in data:
         if key not in known:
-            raise ValueError(
-                f"{path}: {where}{shown(key)}: unknown key; known in a best.yaml: {', '.join(known)}"
-            )
+            raise ValueError(f"{path}: {where}{shown(key)}: unknown key; known in a best.yaml: {', '.join(known)}")
 
 
 def _section(data: dict[str, Any], name: str, path: str | None = None) -> dict[str, Any]:

@@ -37,6 +37,13 @@ class SearchConfig(Section):
     learning_rate_factor: float = Field(3.0, ge=1.0)
     """the learning rate is searched from the size's own divided by this to times this (log scale)"""
 
+    @property
+    def rungs(self) -> list[int]:
+        """Samples at which trials are compared; the last is the full budget."""
+        lowest = max(1, self.max_samples // self.reduction_factor ** (self.num_rungs - 1))
+        below = [lowest * self.reduction_factor**level for level in range(self.num_rungs - 1)]
+        return [*(rung for rung in below if rung < self.max_samples), self.max_samples]
+
     @model_validator(mode="after")
     def _ranges_have_room(self) -> Self:
         for name in ("light_ratio", "heavy_ratio", "recon_weight"):

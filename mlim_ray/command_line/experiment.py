@@ -1,0 +1,194 @@
+"""The command lines of the experiments: flags in, a checked `RunRequest` out, before anything starts."""
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from mlim_ray.command_line.errors import PlainParser
+from mlim_ray.command_line.knob_help import WholeWordHelp
+from mlim_ray.command_line.knobs import add_knobs, add_shorthand, apply_knobs, given_text
+from mlim_ray.config.files import load_config
+from mlim_ray.config.run import PretrainConfig, SearchRunConfig
+from mlim_ray.config.wording import shown
+from mlim_ray.data import storage
+from mlim_ray.pipelines.request import RunRequest
+
+DEFAULT_DATA = "generated:10000"
+
+Config = TypeVar("Config", bound=PretrainConfig)
+
+
+def parse_pretrain(
+    argv: Sequence[str] | None, build: Callable[[], PretrainConfig], description: str | None = None
+) -> RunRequest[PretrainConfig]:
+    """The request of one pre-training run.
+
+    Args:
+        argv: the arguments after the program's name; None takes them from the running program.
+        build: makes the experiment's own config, which the flags and `--config` are laid over.
+        description: what `--help` says first, usually the experiment's docstring.
+
+    Raises:
+        ValueError: one plain line, for any flag or combination that cannot be.
+    """
+    base = build()
+    parser, group = _parser(base, description)
+    group.add_argument("--config", metavar="FILE", help="config.yaml of a run or best.yaml of a search to start from")
+    group.add_argument("--workers", metavar="W", default="1", help="training workers (a whole number; default 1)")
+    add_shorthand(group, type(base), "--steps", "train.num_steps", base)
+    parsed = parser.parse_args(argv)
+    base = _resumed(parsed, base)
+    if parsed.config is not None:
+        base = load_config(_not_empty("--config", parsed.config), base, given_text(parsed, "model.size"))
+    config = apply_knobs(base, parsed)
+    num_workers = _workers(parsed.workers)
+    _check_workers(num_workers, config)
+    return _request(config, parsed, num_workers)
+
+
+def parse_search(
+    argv: Sequence[str] | None, build: Callable[[], SearchRunConfig], description: str | None = None
+) -> RunRequest[SearchRunConfig]:
+    """The request of one search; arguments and errors as for `parse_pretrain`."""
+    base = build()
+    parser, group = _parser(base, description)
+    add_shorthand(group, type(base), "--trials", "search.num_trials", base)
+    add_shorthand(group, type(base), "--max-samples", "search.max_samples", base)
+    add_shorthand(group, type(base), "--workers-per-trial", "search.workers_per_trial", base)
+    parsed = parser.parse_args(argv)
+    config = apply_knobs(_resumed(parsed, base), parsed)
+    num_workers = config.search.workers_per_trial
+    if num_workers > 1:
+        raise ValueError(
+            f"--workers-per-trial: given {num_workers}, expected 1; several workers per trial come "
+            "with a later release: use 1"
+        )
+    return _request(config, parsed, num_workers)
+
+
+def add_address_flags(group: argparse._ActionsContainer) -> None:
+    """The flags that every command which starts or joins Ray has."""
+    group.add_argument(
+        "--address",
+        metavar="A",
+        help="address of a running Ray to join, or local for one of its own (default: RAY_ADDRESS if set, else local)",
+    )
+    group.add_argument("--no-dashboard", action="store_true", help="start Ray without its dashboard")
+
+
+def address_of(parsed: argparse.Namespace) -> str:
+    """The Ray address asked for: the flag, else RAY_ADDRESS, else `local`.
+
+    Raises:
+        ValueError: the address is empty, or `auto`, which would join whatever Ray runs on the machine.
+    """
+    name = "RAY_ADDRESS" if parsed.address is None else "--address"
+    address = (os.environ.get("RAY_ADDRESS") or "local") if parsed.address is None else parsed.address
+    if address == "auto" or not address.strip():
+        raise ValueError(
+            f"{name}: given {shown(address)}, expected an address such as 10.0.0.5:6379, or local; "
+            "name the Ray to join, or use local for one of its own"
+        )
+    return str(address)
+
+
+def _parser(base: PretrainConfig, description: str | None) -> tuple[PlainParser, argparse._ArgumentGroup]:
+    parser = PlainParser(
+        usage="%(prog)s [--flag VALUE ...]",
+        description=description,
+        formatter_class=WholeWordHelp,
+        epilog="Flags may come in any order; every knob may also be written with _ for -.",
+    )
+    group = parser.add_argument_group("run", "Where the run gets its records and leaves its results.")
+    group.add_argument(
+        "--data",
+        metavar="SOURCE",
+        help="Parquet file or folder, CSV or TSV with an image folder, generated:NUM_RECORDS, or a prepared "
+        f"set; local or s3:// (default {DEFAULT_DATA})",
+    )
+    group.add_argument("--out", metavar="DIR", help="run folder, local or s3:// (default: the next free one in runs/)")
+    add_shorthand(group, type(base), "--seed", "train.seed", base)
+    add_shorthand(group, type(base), "--feed", "feed.kind", base)
+    add_address_flags(group)
+    group.add_argument("--resume", action="store_true", help="continue the run in --out")
+    group.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    group.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the resolved config and the plan, and stop before anything starts",
+    )
+    group.add_argument("--json", action="store_true", help="print the summary as JSON, the last line of the output")
+    add_knobs(parser, type(base), base)
+    return parser, group
+
+
+def _request(config: Config, parsed: argparse.Namespace, num_workers: int) -> RunRequest[Config]:
+    if parsed.resume and parsed.overwrite:
+        raise ValueError("--resume and --overwrite are both given, expected at most one; leave one out")
+    if parsed.resume and parsed.out is None:
+        raise ValueError("--resume: given no run folder, expected one to continue; name it with --out DIR")
+    return RunRequest(
+        config=config,
+        data=_not_empty("--data", _data(parsed)),
+        out=None if parsed.out is None else _not_empty("--out", parsed.out),
+        address=address_of(parsed),
+        num_workers=num_workers,
+        resume=parsed.resume,
+        overwrite=parsed.overwrite,
+        dry_run=parsed.dry_run,
+        json=parsed.json,
+        dashboard=not parsed.no_dashboard,
+    )
+
+
+def _resumed(parsed: argparse.Namespace, base: Config) -> Config:
+    """The config that a run to be resumed was started with; flags are laid over it, and must agree with it."""
+    if not (parsed.resume and parsed.out) or not storage.exists(storage.join(parsed.out, "config.yaml")):
+        return base
+    return load_config(storage.join(parsed.out, "config.yaml"), base)
+
+
+def _data(parsed: argparse.Namespace) -> str:
+    """The source asked for; a run to be resumed remembers its own."""
+    if not (parsed.resume and parsed.out):
+        return parsed.data if parsed.data is not None else DEFAULT_DATA
+    path = storage.join(parsed.out, "environment.json")
+    if not storage.exists(path):
+        return parsed.data if parsed.data is not None else DEFAULT_DATA
+    before = str(json.loads(storage.read_bytes(path))["data"])
+    if parsed.data is not None and parsed.data != before:
+        raise ValueError(
+            f"--data: given {shown(parsed.data)}, and the run in {parsed.out} was started with {shown(before)}; "
+            "leave --data out, or start a new run with another --out"
+        )
+    return before
+
+
+def _workers(text: str) -> int:
+    number = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 0
+    if number < 1:
+        raise ValueError(
+            f"--workers: given {shown(text)}, expected a whole number of at least 1; leave it out for the default, 1"
+        )
+    return number
+
+
+def _check_workers(num_workers: int, config: PretrainConfig) -> None:
+    """More workers than lanes or records of a batch would leave some without work."""
+    for limit, name, flag in (
+        (config.feed.num_lanes, "lanes of the feed", "--feed.num-lanes"),
+        (config.train.batch_size, "records of a batch", "--train.batch-size"),
+    ):
+        if num_workers > limit:
+            raise ValueError(
+                f"--workers: given {num_workers}, expected at most {limit}, the {name}; use fewer or raise {flag}"
+            )
+
+
+def _not_empty(flag: str, text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise ValueError(f"{flag}: given {shown(text)}, expected a path or an address; write {flag} PATH")
+    return text

@@ -1,0 +1,116 @@
+"""From the flags of an experiment to a checked request."""
+
+from pathlib import Path
+
+import pytest
+
+from mlim_ray.command_line.experiment import parse_pretrain, parse_search
+from mlim_ray.config import FeedConfig, PretrainConfig, SearchRunConfig, TrainConfig
+from mlim_ray.config.files import write_best
+
+
+@pytest.fixture(autouse=True)
+def no_ray_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def test_without_flags_a_run_uses_the_generated_catalogue_and_its_own_ray() -> None:
+    for request in (parse_pretrain([], PretrainConfig), parse_search([], SearchRunConfig)):
+        assert (request.data, request.out, request.address) == ("generated:10000", None, "local")
+        assert request.num_workers == 1 and request.dashboard
+        assert not (request.resume or request.overwrite or request.dry_run or request.json)
+    assert request.config == SearchRunConfig()
+
+
+def test_every_flag_of_pretrain_reaches_the_request() -> None:
+    flags = "--data d --out o --workers 2 --steps 7 --seed 5 --feed stream --address 1.2.3.4:6379 --resume"
+    request = parse_pretrain([*flags.split(), "--dry-run", "--json", "--no-dashboard"], PretrainConfig)
+    assert (request.data, request.out, request.num_workers, request.address) == ("d", "o", 2, "1.2.3.4:6379")
+    assert request.resume and request.dry_run and request.json and not request.dashboard and not request.overwrite
+    assert request.config == PretrainConfig(train=TrainConfig(num_steps=7, seed=5), feed=FeedConfig(kind="stream"))
+
+
+def test_every_flag_of_a_search_reaches_the_request() -> None:
+    flags = "--data d --out o --trials 4 --max-samples 640 --seed 3 --feed resident --overwrite"
+    request = parse_search([*flags.split(), "--workers-per-trial", "1"], SearchRunConfig)
+    search = request.config.search
+    assert (search.num_trials, search.max_samples, request.config.train.seed) == (4, 640, 3)
+    assert request.config.feed.kind == "resident" and request.overwrite
+    assert request.config.probe == SearchRunConfig().probe
+
+
+def test_the_address_comes_from_the_environment_and_is_never_auto(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.5:6379")
+    assert parse_pretrain([], PretrainConfig).address == "10.0.0.5:6379"
+    assert parse_pretrain(["--address", "local"], PretrainConfig).address == "local"
+    with pytest.raises(ValueError, match="^--address: given auto, expected an address"):
+        parse_pretrain(["--address", "auto"], PretrainConfig)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with pytest.raises(ValueError, match="^RAY_ADDRESS: given auto"):
+        parse_pretrain([], PretrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ("--workers 0", "--workers: given 0, expected a whole number of at least 1"),
+        ("--workers two", "--workers: given two, expected a whole number"),
+        ("--workers 17", "--workers: given 17, expected at most 16, the lanes of the feed"),
+        (
+            "--workers 5 --train.batch-size 4",
+            "--workers: given 5, expected at most 4, the records of a batch",
+        ),
+        ("--steps 0", "--steps: given 0, expected a whole number of at least 1"),
+        ("--seed -1", "--seed: given -1, expected a whole number of at least 0"),
+        ("--feed tap", "--feed: given tap, expected one of auto, stream, resident"),
+        (
+            "--steps 5 --train.num-steps 6",
+            "--steps 5 and --train.num-steps 6 set the same knob to different values",
+        ),
+        ("--resume", "--resume: given no run folder"),
+        ("--resume --overwrite --out x", "--resume and --overwrite are both given"),
+        ("--data=", "--data: given nothing"),
+        ("--out=", "--out: given nothing"),
+        ("--trials 3", "--trials: unknown flag"),
+        ("--config=", "--config: given nothing"),
+    ],
+)
+def test_what_pretrain_refuses(flags: str, line: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        parse_pretrain(flags.split(), PretrainConfig)
+    assert str(refused.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ("--trials 0", "--trials: given 0, expected a whole number of at least 1"),
+        ("--max-samples 0", "--max-samples: given 0, expected a whole number of at least 1"),
+        ("--workers-per-trial 2", "--workers-per-trial: given 2, expected 1"),
+        ("--search.workers-per-trial 2", "--workers-per-trial: given 2, expected 1"),
+        ("--workers 2", "--workers: unknown flag"),
+        (
+            "--search.min-light-ratio 0.9",
+            "--search.min-light-ratio: min_light_ratio is 0.9 and max_light_ratio 0.4",
+        ),
+    ],
+)
+def test_what_a_search_refuses(flags: str, line: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        parse_search(flags.split(), SearchRunConfig)
+    assert str(refused.value).startswith(line)
+
+
+def test_a_shorthand_and_its_long_flag_may_agree() -> None:
+    request = parse_pretrain(["--train.num_steps", "6", "--steps=6"], PretrainConfig)
+    assert request.config.train.num_steps == 6
+
+
+def test_flags_are_laid_over_the_config_file(tmp_path: Path) -> None:
+    path = str(tmp_path / "best.yaml")
+    write_best(path, PretrainConfig.model_validate({"model": {"size": "tiny"}, "train": {"learning_rate": 0.004}}))
+    assert parse_pretrain(["--config", path], PretrainConfig).config.train.learning_rate == 0.004
+    bigger = parse_pretrain(["--model.size", "base", "--mlm.weight", "2", "--config", path], PretrainConfig).config
+    assert (bigger.model.size, bigger.train.learning_rate, bigger.mlm.weight) == ("base", "auto", 2.0)
+    with pytest.raises(FileNotFoundError):
+        parse_pretrain(["--config", str(tmp_path / "absent.yaml")], PretrainConfig)
