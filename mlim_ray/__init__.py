@@ -1,1 +1,1 @@
-"""MLIM pre-training (arXiv 2109.12178) on image-text catalogues: masked words, masked cells, one transformer."""
+"""MLIM pre-training (arXiv 2109.12178) on image-text catalogues: hidden words, hidden cells, one transformer."""

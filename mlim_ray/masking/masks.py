@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlim_ray.config import AlternatingConfig, IndependentConfig, MamConfig
-from mlim_ray.masking import alternating, independent, mam
 from mlim_ray.data.counter import UInt64s, draw, unit
+from mlim_ray.masking import alternating, independent, mam
 from mlim_ray.masking.policy import Ratios
 
 PolicyConfig = MamConfig | IndependentConfig | AlternatingConfig
@@ -105,7 +105,10 @@ def _ratios(policy: PolicyConfig, uniform_B: NDArray[np.float64]) -> Ratios:
 
 
 def _choose(
-    lot_BU: UInt64s, num_units_B: NDArray[np.int64], ratio_B: NDArray[np.float64], fraction_B: NDArray[np.float64]
+    lot_BU: UInt64s,
+    num_units_B: NDArray[np.int64],
+    ratio_B: NDArray[np.float64],
+    fraction_B: NDArray[np.float64],
 ) -> Bools:
     """True for the units with the lowest lots: ratio * num_units of them, the fraction rounded by chance."""
     num_hidden_B = np.floor(ratio_B * num_units_B + fraction_B)

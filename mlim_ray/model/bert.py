@@ -24,17 +24,17 @@ def load_bert_weights(model: MlimModel, folder: str) -> None:
             f"{folder}: BERT normalises after each sub-layer and this size before it; use --model.size base or large"
         )
     target = dict(model.named_parameters())
+    weights = _renamed(source, model.config.num_hidden_layers, folder)
+    weights["token_positions"] = weights["token_positions"][: model.config.max_tokens]
+    for name, tensor in weights.items():
+        if tensor.shape != target[name].shape:
+            raise ValueError(
+                f"{folder}: {name} has shape {tuple(tensor.shape)}, the model expects {tuple(target[name].shape)}; "
+                "use the size that matches the checkpoint and its own tokenizer (--prepare.tokenizer FOLDER)"
+            )
     with torch.no_grad():
-        for name, tensor in _renamed(source, model.config.num_hidden_layers, folder).items():
-            wanted = target[name]
-            if name == "token_positions":
-                tensor = tensor[: wanted.shape[0]]
-            if tensor.shape != wanted.shape:
-                raise ValueError(
-                    f"{folder}: {name} has shape {tuple(tensor.shape)}, the model expects {tuple(wanted.shape)}; "
-                    "use the size that matches the checkpoint and its own tokenizer (--prepare.tokenizer FOLDER)"
-                )
-            wanted.copy_(tensor)
+        for name, tensor in weights.items():
+            target[name].copy_(tensor)
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:

@@ -20,8 +20,13 @@ class SelfAttention(nn.Module):
     def forward(self, x_BSD: Tensor, attend_B11S: Tensor) -> Tensor:
         """Attend from every position to those where `attend_B11S` is True."""
         qkv_3BHSK = self.query_key_value(x_BSD).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        query_BHSK, key_BHSK, value_BHSK = qkv_3BHSK.unbind()
         mixed_BHSK = F.scaled_dot_product_attention(
-            *qkv_3BHSK, attn_mask=attend_B11S, dropout_p=self.dropout_ratio if self.training else 0.0
+            query_BHSK,
+            key_BHSK,
+            value_BHSK,
+            attn_mask=attend_B11S,
+            dropout_p=self.dropout_ratio if self.training else 0.0,
         )
         out: Tensor = self.output(mixed_BHSK.transpose(1, 2).flatten(2))
         return out

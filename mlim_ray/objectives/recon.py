@@ -11,7 +11,10 @@ from mlim_ray.objectives.terms import LossTerms
 
 
 def recon_terms(
-    reconstruction_B3HW: Tensor, pixels_B3HW: Tensor, cell_hidden_BN: Tensor, target: Literal["whole", "masked"]
+    reconstruction_B3HW: Tensor,
+    pixels_B3HW: Tensor,
+    cell_hidden_BN: Tensor,
+    target: Literal["whole", "masked"],
 ) -> LossTerms:
     """Squared error summed over channels; the targets counted are pixels.
 

@@ -57,9 +57,7 @@ def commands(config: Config) -> list[tuple[str, str]]:
     """All commands that run on a node, with the key they stand under."""
     pairs = [(key, command) for key in COMMANDS for command in config.get(key) or []]
     for name, node in config.get("available_node_types", {}).items():
-        pairs += [
-            (f"{name}.worker_setup_commands", command) for command in node.get("worker_setup_commands") or []
-        ]
+        pairs += [(f"{name}.worker_setup_commands", command) for command in node.get("worker_setup_commands") or []]
     return pairs
 
 

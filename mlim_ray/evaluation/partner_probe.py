@@ -1,0 +1,190 @@
+"""The partner probe, the paper's own evidence of cross-modal use: losses with the true, a wrong and no partner.
+
+MLM at a hidden ratio: that share of the words is hidden and the picture is the record's own, another record's, or
+blank (all cells hidden). RECON: that share of the cells is hidden and the title is the record's own, another's, or
+blank (all words hidden). Masks are fixed and seeded, the same for every trial (contract C5).
+
+Legend: B records, N image cells, T token positions.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlim_ray.data.counter import draw
+from mlim_ray.data.records import Records
+from mlim_ray.masking import Masks, Ratios, hide
+from mlim_ray.model import MlimModel
+from mlim_ray.objectives import LossTerms, mlm_terms, recon_terms
+from mlim_ray.training.batch import Batch
+from mlim_ray.training.tensors import BatchTensors, to_tensors
+
+HIDDEN_RATIOS = (0.2, 0.5, 0.8, 1.0)
+PAPER_RATIO = 0.8
+_BATCH_RECORDS = 256
+_SHUFFLE = 21
+
+
+@dataclass(frozen=True)
+class ProbeSet:
+    """Held-out records, their wrong partners, and the figures that losses are normalised by."""
+
+    records: Records
+    partner_B: NDArray[np.int64]
+    """record whose picture or title stands in when partners are shuffled; always one with another title"""
+    seed: int
+    unigram_entropy: float
+    """nats per piece of the training split"""
+    pixel_variance: float
+    """of the training split, summed over channels"""
+    num_cells: int
+
+    def masks(self, cell_ratio: float, word_ratio: float) -> Masks:
+        """The probe's masks at two ratios."""
+        num_records = len(self.records.key_hash_R)
+        ratios = Ratios(
+            np.zeros(num_records, np.int8), np.full(num_records, cell_ratio), np.full(num_records, word_ratio)
+        )
+        return hide(
+            ratios,
+            self.seed,
+            np.zeros(num_records, np.int64),
+            self.records.key_hash_R,
+            self.num_cells,
+            self.records.word_of_token_RT,
+        )
+
+
+@dataclass(frozen=True)
+class PartnerLosses:
+    """Unweighted losses at one hidden ratio; a partner that was not probed is None."""
+
+    hidden_ratio: float
+    mlm_paired: float
+    recon_paired: float
+    mlm_shuffled: float | None = None
+    mlm_blank: float | None = None
+    recon_shuffled: float | None = None
+    recon_blank: float | None = None
+
+
+def make_probe_set(
+    records: Records, *, num_cells: int, seed: int, unigram_entropy: float, pixel_variance: float
+) -> ProbeSet:
+    """Pair each record with a wrong partner.
+
+    Raises:
+        ValueError: all records have the same title, so no wrong partner exists.
+    """
+    return ProbeSet(records, _wrong_partners(records, seed), seed, unigram_entropy, pixel_variance, num_cells)
+
+
+def probe_partners(model: MlimModel, probe: ProbeSet, *, wrong_partners: bool) -> list[PartnerLosses]:
+    """Losses at every hidden ratio; without `wrong_partners` only those with the true partner."""
+    was_training = model.training
+    model.eval()
+    try:
+        return [_probe_ratio(model, probe, ratio, wrong_partners) for ratio in HIDDEN_RATIOS]
+    finally:
+        model.train(was_training)
+
+
+def score(losses: list[PartnerLosses], probe: ProbeSet) -> float:
+    """The search's default score (contract C5); lower is better, 1 is knowing only frequencies and the mean pixel.
+
+    Mean over hidden ratios and both sides, with the true partner, of MLM / unigram entropy and RECON / pixel
+    variance.
+    """
+    mlm = np.mean([at.mlm_paired for at in losses]) / probe.unigram_entropy
+    recon = np.mean([at.recon_paired for at in losses]) / probe.pixel_variance
+    return float((mlm + recon) / 2)
+
+
+def _probe_ratio(model: MlimModel, probe: ProbeSet, ratio: float, wrong_partners: bool) -> PartnerLosses:
+    records = probe.records
+    words, cells = probe.masks(0.0, ratio), probe.masks(ratio, 0.0)
+    all_hidden = probe.masks(1.0, 1.0)
+    mlm_batch, recon_batch = _batch(records, words), _batch(records, cells)
+    other = records.take(probe.partner_B)
+    losses = PartnerLosses(ratio, _mlm(model, mlm_batch), _recon(model, recon_batch))
+    if not wrong_partners:
+        return losses
+    return PartnerLosses(
+        ratio,
+        losses.mlm_paired,
+        losses.recon_paired,
+        mlm_shuffled=_mlm(model, mlm_batch._replace(pixels_BHW3=other.pixels_RHW3)),
+        mlm_blank=_mlm(model, mlm_batch._replace(cell_hidden_BN=all_hidden.cell_hidden_BN)),
+        recon_shuffled=_recon(
+            model, recon_batch._replace(token_ids_BT=other.token_ids_RT, num_tokens_B=other.num_tokens_R)
+        ),
+        recon_blank=_recon(model, recon_batch._replace(token_hidden_BT=all_hidden.token_hidden_BT)),
+    )
+
+
+def _batch(records: Records, masks: Masks) -> Batch:
+    return Batch(
+        records.key_hash_R,
+        np.zeros(len(records.key_hash_R), np.int64),
+        records.pixels_RHW3,
+        records.token_ids_RT,
+        records.num_tokens_R,
+        masks.mode_B,
+        masks.cell_hidden_BN,
+        masks.token_hidden_BT,
+    )
+
+
+@torch.inference_mode()
+def _mlm(model: MlimModel, batch: Batch) -> float:
+    def terms(inputs: BatchTensors) -> LossTerms:
+        states = model.encode(*inputs[:5])
+        logits_MV = model.mlm_logits(states.tokens_BTD[inputs.token_hidden_BT])
+        return mlm_terms(logits_MV, inputs.token_ids_BT, inputs.token_hidden_BT)
+
+    return _mean(model, batch, terms)
+
+
+@torch.inference_mode()
+def _recon(model: MlimModel, batch: Batch) -> float:
+    def terms(inputs: BatchTensors) -> LossTerms:
+        reconstruction_B3HW = model.reconstruct(model.encode(*inputs[:5]).cells_BND)
+        return recon_terms(reconstruction_B3HW, inputs.pixels_B3HW, inputs.cell_hidden_BN, "whole")
+
+    return _mean(model, batch, terms)
+
+
+def _mean(model: MlimModel, batch: Batch, terms: Callable[[BatchTensors], LossTerms]) -> float:
+    total = count = 0.0
+    for part in slices(len(batch.key_hash_B)):
+        sum_B, count_B = terms(to_tensors(batch.take(part), model.device))
+        total += float(sum_B.sum())
+        count += float(count_B.sum())
+    return total / max(count, 1.0)
+
+
+def slices(num_records: int) -> Iterator[slice]:
+    """Slices of an evaluation batch's size that cover range(num_records)."""
+    return (slice(start, start + _BATCH_RECORDS) for start in range(0, num_records, _BATCH_RECORDS))
+
+
+def _wrong_partners(records: Records, seed: int) -> NDArray[np.int64]:
+    """For each record another one with another title: its successor in a seeded order, skipping equal titles."""
+    order = draw(seed, _SHUFFLE, records.key_hash_R).argsort(kind="stable")
+    titles = [row.tobytes() for row in records.token_ids_RT]
+    partner_B = np.empty(len(order), np.int64)
+    for place, index in enumerate(order):
+        for distance in range(1, len(order)):
+            other = order[(place + distance) % len(order)]
+            if titles[other] != titles[index]:
+                partner_B[index] = other
+                break
+        else:
+            raise ValueError(
+                f"all {len(order)} held-out records have the same title, so no wrong partner can be shown; "
+                "check --prepare.text-column"
+            )
+    return partner_B

@@ -1,0 +1,110 @@
+"""Start a Ray of our own or join one, quietly, and know what it has (contract C9)."""
+
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# Ray reads these when it is imported, and hands them to its processes.
+_ENVIRONMENT = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "600",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
+for _name, _value in _ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402
+import ray.data  # noqa: E402
+import torch  # noqa: E402
+
+LOCAL = "local"
+_STORE_SHARE_OF_MEMORY = 0.3
+_STORE_SHARE_OF_SHM = 0.8
+_MAX_STORE_BYTES = 16 << 30
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray that this process is connected to."""
+
+    num_cpus: float
+    num_gpus: float
+    num_nodes: int
+    object_store_bytes: float
+    dashboard_url: str | None
+
+
+def local_num_cpus() -> int:
+    """CPUs that a Ray of our own is told it has: the machine's, and at least 2, one worker and one for Ray Data."""
+    return max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def this_machine() -> Cluster:
+    """What a Ray of our own would have here, without starting one."""
+    return Cluster(float(local_num_cpus()), float(torch.cuda.device_count()), 1, float(_store_bytes()), None)
+
+
+@contextlib.contextmanager
+def connect(address: str, *, dashboard: bool = True) -> Iterator[Cluster]:
+    """Connect to the Ray at `address`, or to one of our own for "local", until the block ends.
+
+    Raises:
+        ValueError: there is no Ray at `address`.
+    """
+    quiet()
+    if address == LOCAL:
+        context = ray.init(
+            address=LOCAL,
+            num_cpus=local_num_cpus(),
+            include_dashboard=dashboard,
+            object_store_memory=_store_bytes(),
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    else:
+        try:
+            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except ConnectionError as error:
+            raise ValueError(
+                f"--address {address}: no Ray answers there; check the address, or leave it out for a local Ray"
+            ) from error
+    try:
+        resources = ray.cluster_resources()
+        yield Cluster(
+            num_cpus=resources.get("CPU", 0.0),
+            num_gpus=resources.get("GPU", 0.0),
+            num_nodes=sum(1 for node in ray.nodes() if node["Alive"]),
+            object_store_bytes=resources.get("object_store_memory", 0.0),
+            dashboard_url=f"http://{context.dashboard_url}" if context.dashboard_url else None,
+        )
+    finally:
+        ray.shutdown()
+
+
+def quiet() -> None:
+    """Keep Ray's own lines off the screen; they stay in its log files."""
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.enable_rich_progress_bars = False
+
+
+def _store_bytes() -> int:
+    """Room for the object store: a share of memory, never more than shared memory holds."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    room = int(_STORE_SHARE_OF_MEMORY * memory)
+    if os.path.isdir("/dev/shm"):
+        room = min(room, int(_STORE_SHARE_OF_SHM * shutil.disk_usage("/dev/shm").free))
+    return max(100 << 20, min(room, _MAX_STORE_BYTES))

@@ -1,0 +1,125 @@
+"""Feeding workers: Ray Data as the parallel map over step numbers, or a set that all workers share in memory.
+
+Streaming: one task reads and masks the steps of one chunk for one worker. Ray Data runs the tasks ahead of the worker
+and keeps their order; which records a step holds is decided by its number alone (contract C2), so the stream can be
+cut and resumed anywhere. One stream lasts for the whole run: there is no epoch boundary to stall at.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+from numpy.typing import NDArray
+
+from mlim_ray.data.prepared import PreparedSet
+from mlim_ray.data.records import Records, join_records
+from mlim_ray.pipelines.cluster import quiet
+from mlim_ray.training.batch import Batch
+from mlim_ray.training.stream import TRAIN_SPLIT, ShardReader, read_groups
+
+_PREFETCHED_CHUNKS = 2
+_RESIDENT_GROUPS_PER_TASK = 32
+
+Columns = dict[str, NDArray[Any]]
+
+
+def stream_batches(reader: ShardReader, start_step: int, stop_step: int) -> Iterator[Batch]:
+    """This worker's part of the batches of steps [start_step, stop_step), decoded and masked in Ray Data tasks."""
+    first_chunk = reader.chunk_of(start_step)
+    num_chunks = reader.chunk_of(stop_step - 1) - first_chunk + 1
+    _keep_order()
+    chunks = ray.data.range(num_chunks, override_num_blocks=num_chunks).map_batches(
+        _ReadChunk(reader, first_chunk, start_step, stop_step), batch_size=1, num_cpus=1
+    )
+    arrived = chunks.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=_PREFETCHED_CHUNKS)
+    return _cut_at_steps(iter(arrived), reader, start_step, stop_step)
+
+
+def put_resident(prepared: PreparedSet) -> "ray.ObjectRef[Records]":
+    """Decode the training split once with Ray Data and put it into the object store, where every trial reads it."""
+    num_groups = len(prepared.row_groups(TRAIN_SPLIT))
+    num_tasks = -(-num_groups // _RESIDENT_GROUPS_PER_TASK)
+    _keep_order()
+    groups = ray.data.range(num_tasks, override_num_blocks=num_tasks).map_batches(
+        _ReadGroups(prepared, num_groups), batch_size=1, num_cpus=1
+    )
+    parts = groups.iter_batches(batch_size=None, batch_format="numpy")
+    return ray.put(join_records([Records(*(part[name] for name in Records._fields)) for part in parts]))
+
+
+def resident_bytes(prepared: PreparedSet) -> int:
+    """Memory that the decoded training split takes."""
+    manifest = prepared.manifest
+    per_record = manifest.image.size**2 * 3 + manifest.text.max_tokens * 6 + 10
+    return prepared.num_records(TRAIN_SPLIT) * per_record
+
+
+@dataclass(frozen=True)
+class _ReadChunk:
+    """Ray Data's map function: the number of a chunk in, its masked rows out."""
+
+    reader: ShardReader
+    first_chunk: int
+    start_step: int
+    stop_step: int
+
+    def __call__(self, block: Columns) -> Columns:
+        chunk = self.first_chunk + int(block["id"][0])
+        batch, step_of_row = self.reader.read_chunk(chunk, self.start_step, self.stop_step)
+        return {**batch._asdict(), "step": step_of_row}
+
+
+@dataclass(frozen=True)
+class _ReadGroups:
+    """Ray Data's map function: the number of a run of row groups in, their records out."""
+
+    prepared: PreparedSet
+    num_groups: int
+
+    def __call__(self, block: Columns) -> Columns:
+        first = int(block["id"][0]) * _RESIDENT_GROUPS_PER_TASK
+        groups = range(first, min(first + _RESIDENT_GROUPS_PER_TASK, self.num_groups))
+        records = read_groups(self.prepared, groups)
+        return records._asdict()
+
+
+def _cut_at_steps(arrived: Iterator[Columns], reader: ShardReader, start_step: int, stop_step: int) -> Iterator[Batch]:
+    """Batches of single steps from pieces of any length, in step order.
+
+    How many rows a step has is known from the order, so a piece that Ray Data split, or a step without rows for this
+    worker, is told from a lost one.
+    """
+    waiting: Columns | None = None
+    place = 0
+    empty: Batch | None = None
+    for step in range(start_step, stop_step):
+        num_rows = len(reader.order.rows_at(step, reader.lanes).group)
+        parts = []
+        while num_rows > 0:
+            if waiting is None or place == len(waiting["step"]):
+                waiting, place = next(arrived), 0
+                continue
+            stop = min(place + num_rows, len(waiting["step"]))
+            part = slice(place, stop)
+            if (waiting["step"][part] != step).any():
+                raise RuntimeError(f"the feed gave rows of step {waiting['step'][place]} at step {step}")
+            parts.append(Batch(*(waiting[name][part] for name in Batch._fields)))
+            num_rows, place = num_rows - (stop - place), stop
+        if parts:
+            batch = parts[0] if len(parts) == 1 else Batch(*map(np.concatenate, zip(*parts, strict=True)))
+            empty = batch.take(slice(0, 0))
+            yield batch
+        else:
+            yield empty if empty is not None else reader.read_chunk(reader.chunk_of(step), step, step)[0]
+
+
+def _keep_order() -> None:
+    """Ray Data's settings are the process's own: they are set where the stream is made."""
+    quiet()
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    # Streams are closed before their end when a run stops early; only so is their prefetching thread ended too.
+    context.actor_prefetcher_enabled = True

@@ -1,0 +1,53 @@
+"""A function over numbered pieces of work as a Ray Data pipeline, its results in the order of the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import numpy as np
+import ray.data
+from ray.data import DataContext
+
+
+def map_in_order(work: Callable[[int], str], num_pieces: int) -> Generator[str, None, None]:
+    """`work(0)`, `work(1)`, ... computed in parallel, one CPU each, and given in this order.
+
+    `work` and its results travel between processes: keep both small. Leaving the loop early stops the
+    pipeline. A ValueError of `work` is raised here with its own message; any other exception as Ray reports
+    it.
+    """
+    with DataContext.current(_quiet_context()):
+        pieces = ray.data.range(num_pieces, override_num_blocks=num_pieces)
+        results = pieces.map_batches(_Piece(work), batch_size=1, num_cpus=1)
+        batches = iter(results.iter_batches(batch_size=None, prefetch_batches=0))
+    try:
+        for batch in batches:
+            for result, failed in zip(batch["result"], batch["failed"], strict=True):
+                if failed:
+                    raise ValueError(str(result))
+                yield str(result)
+    finally:
+        batches.close()
+
+
+class _Piece:
+    """Ray Data hands a task its piece as a batch of one number."""
+
+    def __init__(self, work: Callable[[int], str]) -> None:
+        self._work = work
+
+    def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, list[Any]]:
+        try:
+            return {"result": [self._work(int(batch["id"][0]))], "failed": [False]}
+        except ValueError as error:
+            # Ray would wrap it in its own traceback, and the message is what a person needs.
+            return {"result": [str(error)], "failed": [True]}
+
+
+def _quiet_context() -> DataContext:
+    context = DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.preserve_order = True
+    return context

@@ -1,0 +1,211 @@
+"""Pre-train once, on Ray Train, for any number of workers."""
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from mlim_ray.config import PretrainConfig
+from mlim_ray.config.files import write_config
+from mlim_ray.data import storage
+from mlim_ray.evaluation.evaluation import Evaluation, paper_figures
+from mlim_ray.pipelines.cluster import Cluster, connect
+from mlim_ray.pipelines.feed import put_resident
+from mlim_ray.pipelines.measure import Measured, gpu_options, make_yardstick, measure
+from mlim_ray.pipelines.plan import describe_run
+from mlim_ray.pipelines.request import RunRequest
+from mlim_ray.pipelines.resources import WorkerPlan, plan_run
+from mlim_ray.pipelines.setting import Setting, check_places, open_setting, ray_folder
+from mlim_ray.pipelines.train_worker import WorkerJob, train_worker
+from mlim_ray.reporting.progress import Stage, say, table
+from mlim_ray.reporting.run_page import render_run_page
+from mlim_ray.training.lease import Lease
+from mlim_ray.training.metrics import read_metrics
+from mlim_ray.training.run_folder import RunFolder, claim_folder
+
+logger = logging.getLogger(__name__)
+
+EXPERIMENT = "pretrain"
+_MAX_WORKER_FAILURES = 3
+_POLL_EVERY_S = 0.5
+
+
+def pretrain(request: RunRequest[PretrainConfig]) -> dict[str, Any]:
+    """Prepare, pre-train, measure, and write the run's page; gives the summary that `--json` prints.
+
+    Raises:
+        ValueError: the request cannot be met; nothing was started.
+    """
+    if request.dry_run:
+        return describe_run(request)
+    folder = claim_folder(request.out, EXPERIMENT, resume=request.resume, overwrite=request.overwrite)
+    if request.resume and folder.is_finished:
+        say(f"{folder.path} is finished already; its page: {folder.file('report.html')}")
+        return _summary(folder, folder.read_json("evaluation.json"))
+    say(f"run folder: {folder.path}")
+    with Lease(folder.path), connect(request.address, dashboard=request.dashboard) as cluster:
+        if cluster.dashboard_url is not None:
+            say(f"Ray dashboard: {cluster.dashboard_url}")
+        check_places(request.data, request.out, cluster)
+        setting = open_setting(request, cluster, folder, auto_feed="stream")
+        plan = plan_run(cluster, request.num_workers, streams=setting.streams)
+        _begin(folder, request, setting, plan)
+        with _resumable(folder):
+            seconds = _train(folder, setting, plan, request.num_workers)
+        evaluation = _measure(folder, setting, plan, cluster, seconds)
+    _tell(folder, evaluation)
+    return _summary(folder, evaluation)
+
+
+def _begin(
+    folder: RunFolder, request: RunRequest[PretrainConfig], setting: Setting[PretrainConfig], plan: WorkerPlan
+) -> None:
+    write_config(folder.file("config.yaml"), setting.config)
+    folder.write_json(
+        "environment.json",
+        setting.environment(request, num_workers=plan.num_workers, threads_per_worker=plan.threads_per_worker),
+    )
+
+
+def _train(folder: RunFolder, setting: Setting[PretrainConfig], plan: WorkerPlan, num_workers: int) -> float:
+    """Run the workers to the last step; gives the seconds it took."""
+    config, prepared = setting.config, setting.prepared
+    resident = None if setting.streams else put_resident(prepared)
+    job = WorkerJob(config, prepared, folder.path, plan.threads_per_worker, resident)
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if plan.gpus_per_worker else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=num_workers,
+            use_gpu=plan.gpus_per_worker > 0,
+            resources_per_worker={"CPU": plan.cpus_per_worker, "GPU": plan.gpus_per_worker},
+        ),
+        run_config=ray.train.RunConfig(
+            name=EXPERIMENT,
+            storage_path=ray_folder(folder),
+            failure_config=ray.train.FailureConfig(max_failures=_MAX_WORKER_FAILURES, controller_failure_limit=2),
+        ),
+    )
+    started = time.perf_counter()
+    with _progress(folder, setting):
+        trainer.fit()
+    return time.perf_counter() - started
+
+
+def _measure(
+    folder: RunFolder, setting: Setting[PretrainConfig], plan: WorkerPlan, cluster: Cluster, seconds: float
+) -> Evaluation:
+    config, prepared = setting.config, setting.prepared
+    threads = max(1, int(cluster.num_cpus))
+    with Stage("measure", 1, "models") as stage:
+        yardstick = make_yardstick.remote(config, prepared, threads)
+        measured: Measured = ray.get(
+            measure.options(**gpu_options(plan.gpus_per_worker)).remote(
+                config, prepared, folder.file("checkpoints"), yardstick, threads, folder.file("model")
+            )
+        )
+        stage.advance(1)
+    evaluation = {
+        "steps": config.train.num_steps,
+        "samples": setting.order.samples_at(config.train.num_steps),
+        "seconds": seconds,
+        "size": config.model.size,
+        **measured.evaluation,
+    }
+    page = render_run_page(
+        title=os.path.basename(folder.path),
+        run=folder.path,
+        config=config.model_dump(mode="json"),
+        environment=folder.read_json("environment.json"),
+        metrics=read_metrics(folder.path),
+        evaluation=evaluation,
+        pictures=measured.pictures,
+    )
+    folder.write_text("report.html", page)
+    folder.write_json("evaluation.json", evaluation)
+    return evaluation
+
+
+@contextlib.contextmanager
+def _progress(folder: RunFolder, setting: Setting[PretrainConfig]) -> Iterator[None]:
+    """The progress line, fed from the run's metrics, which the first worker writes."""
+    num_steps = setting.config.train.num_steps
+    stopped = threading.Event()
+    done = max(folder.checkpoints().steps(), default=0)
+    poll_every_s = _POLL_EVERY_S * (20 if storage.is_remote(folder.path) else 1)
+    order = setting.order
+    total = order.samples_at(num_steps)
+    with Stage("pretrain", total, "records", already_done=order.samples_at(done)) as stage:
+
+        def show() -> None:
+            lines = read_metrics(folder.path)
+            if lines and lines[-1]["step"] > done:
+                last = lines[-1]
+                stage.advance(
+                    last["samples"],
+                    data_wait_ratio=last["time/data_wait_ratio"],
+                    step=last["step"],
+                    loss=last["loss/total"],
+                )
+
+        def poll() -> None:
+            while not stopped.wait(poll_every_s):
+                show()
+
+        thread = threading.Thread(target=poll, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stopped.set()
+            thread.join()
+        show()
+
+
+@contextlib.contextmanager
+def _resumable(folder: RunFolder) -> Iterator[None]:
+    """Say how to go on when a person stops the run."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        steps = folder.checkpoints().steps()
+        kept = f"its newest checkpoint is of step {steps[-1]}" if steps else "no checkpoint was written yet"
+        raise KeyboardInterrupt(
+            f"stopped; {kept}; continue with: python experiments/pretrain.py --out {folder.path} --resume"
+        ) from error
+
+
+def _tell(folder: RunFolder, evaluation: Evaluation) -> None:
+    table([_row(entry) for entry in evaluation["probe"]["at"]])
+    linear = evaluation["linear_probe"]
+    if linear is not None:
+        names = {"encoder": linear["picture_only"], "encoder + title": linear["with_title"]}
+        table([names | (linear["baselines"] or {})])
+    say(f"page: {folder.file('report.html')}")
+    say(f"model: {folder.file('model')}")
+    say(f"next: python experiments/tune_mam.py --data {folder.read_json('environment.json')['data']}")
+
+
+def _row(entry: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if value is not None}
+
+
+def _summary(folder: RunFolder, evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "out": folder.path,
+        "steps": evaluation["steps"],
+        "samples": evaluation["samples"],
+        "seconds": evaluation["seconds"],
+        "report": folder.file("report.html"),
+        "model": folder.file("model"),
+        "probe": paper_figures(evaluation) | {"score": evaluation["probe"]["score"]},
+        "linear_probe": evaluation["linear_probe"],
+    }

@@ -1,0 +1,135 @@
+"""A trial: the core's loop inside a class Trainable that Tune reuses from trial to trial."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+
+from mlim_ray.config import SearchRunConfig
+from mlim_ray.data.prepared import PreparedSet
+from mlim_ray.data.records import Records
+from mlim_ray.evaluation.held_out import load_probe_set
+from mlim_ray.evaluation.partner_probe import ProbeSet, probe_partners, score
+from mlim_ray.pipelines.feed import stream_batches
+from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, REPORTED, SAMPLES, SCORE
+from mlim_ray.pipelines.search.space import trial_config
+from mlim_ray.training.batch import Batch
+from mlim_ray.training.build import build_trainer, run_masking
+from mlim_ray.training.metrics import MetricsWriter
+from mlim_ray.training.run_folder import RunFolder
+from mlim_ray.training.stream import ShardReader, resident_batches
+from mlim_ray.training.trainer import Trainer
+
+_HISTORY = "history"
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """All that every trial of a search shares."""
+
+    config: SearchRunConfig
+    prepared: PreparedSet
+    search: str
+    """folder of the search"""
+    num_threads: int
+    resident: "ray.ObjectRef[Records] | None"
+    """the training split in shared memory; None streams it"""
+
+
+def trial_folder(search: str, number: int) -> RunFolder:
+    """Where a trial keeps its checkpoint and metrics."""
+    return RunFolder(RunFolder(search).file("trials", f"{number:05d}"))
+
+
+class PretrainTrial(tune.Trainable):
+    """One step of Tune is the training from one rung to the next, and the score there.
+
+    Tune's checkpoints are not used: a trial keeps its own, with the scores that the journal may not have yet.
+    """
+
+    _job: TrialJob
+
+    def setup(self, config: dict[str, Any], job: TrialJob) -> None:
+        """Called once a process: what all trials share."""
+        self._job = job
+        torch.set_num_threads(job.num_threads)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._records = None if job.resident is None else ray.get(job.resident)
+        self._probe: ProbeSet | None = None
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Start another trial in the same process."""
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next rung and score; or hand in again what the journal may have lost, without computing."""
+        if self._replay:
+            return self._result(*self._replay.pop(0))
+        trainer, search = self._trainer, self._job.config.search
+        samples_now = trainer.order.samples_at(trainer.step)
+        rung = next(level for level in search.rungs if level > samples_now)
+        stop_step = trainer.order.steps_for(rung)
+        trainer.run(self._batches, stop_step, report=self._metrics.write)
+        samples = trainer.order.samples_at(stop_step)
+        score_now = self._score()
+        self._history.append((samples, score_now))
+        self._metrics.flush()
+        self._folder.checkpoints(num_kept=1).save(
+            trainer.step, trainer.model.state_dict(), {**trainer.state(), _HISTORY: self._history}
+        )
+        return self._result(samples, score_now)
+
+    def cleanup(self) -> None:
+        """Let go of the feed."""
+        self._close()
+
+    def __repr__(self) -> str:
+        # Ray reads this once a process, so it must not name the trial.
+        return "PretrainTrial"
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._close()
+        job = self._job
+        self._config = trial_config(job.config, config[PARAMETERS])
+        self._folder = trial_folder(job.search, config[NUMBER])
+        self._trainer: Trainer = build_trainer(self._config, job.prepared, self._device)
+        self._history: list[tuple[int, float]] = []
+        checkpoint = self._folder.checkpoints(num_kept=1).latest()
+        if checkpoint is not None:
+            self._trainer.model.load_state_dict(checkpoint.weights)
+            self._trainer.load_state(checkpoint.trainer_state)
+            self._history = [(int(samples), float(s)) for samples, s in checkpoint.trainer_state[_HISTORY]]
+        # The journal's last score is handed in again too: its verdict may not have been carried out.
+        self._replay = [entry for entry in self._history if entry[0] >= config[REPORTED]]
+        self._metrics = MetricsWriter(self._folder.path, self._trainer.step)
+        self._batches = self._feed()
+
+    def _feed(self) -> Iterator[Batch]:
+        trainer, job = self._trainer, self._job
+        masking = run_masking(self._config, trainer.model.config.num_cells)
+        lanes = trainer.order.lanes_of(0, 1)
+        num_steps = self._config.train.num_steps
+        if trainer.step >= num_steps:
+            return iter(())
+        if self._records is not None:
+            return resident_batches(self._records, trainer.order, masking, lanes, trainer.step, num_steps)
+        reader = ShardReader(job.prepared, trainer.order, masking, lanes)
+        return stream_batches(reader, trainer.step, num_steps)
+
+    def _score(self) -> float:
+        if self._probe is None:
+            self._probe = load_probe_set(self._job.prepared, self._config.probe, self._trainer.model.config.num_cells)
+        return score(probe_partners(self._trainer.model, self._probe, wrong_partners=False), self._probe)
+
+    def _result(self, samples: int, score_now: float) -> dict[str, Any]:
+        return {SAMPLES: samples, SCORE: score_now, "done": samples >= self._job.config.search.max_samples}
+
+    def _close(self) -> None:
+        close = getattr(getattr(self, "_batches", None), "close", None)
+        if close is not None:
+            close()

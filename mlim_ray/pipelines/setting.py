@@ -1,0 +1,185 @@
+"""Where a run or a search stands: its prepared set, its resolved config, and the order of its records."""
+
+import os
+import posixpath
+import re
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Generic, Literal, Self, TypeVar
+
+import yaml
+
+from mlim_ray.config import PretrainConfig
+from mlim_ray.data import storage
+from mlim_ray.data.destination import fingerprint_of
+from mlim_ray.data.manifest import MANIFEST_FILE
+from mlim_ray.data.prepared import PreparedSet
+from mlim_ray.data.sources.opening import open_source, resolve_prepare_config
+from mlim_ray.pipelines.cluster import Cluster
+from mlim_ray.pipelines.feed import resident_bytes
+from mlim_ray.pipelines.prepare import prepare
+from mlim_ray.pipelines.request import RunRequest
+from mlim_ray.reporting.progress import Stages, say
+from mlim_ray.training.build import model_config
+from mlim_ray.training.environment import describe_environment
+from mlim_ray.training.order import StreamOrder
+from mlim_ray.training.resolve import resolve_size
+from mlim_ray.training.run_folder import RunFolder
+from mlim_ray.training.stream import TRAIN_SPLIT, stream_order
+
+Config = TypeVar("Config", bound=PretrainConfig)
+
+Feed = Literal["stream", "resident"]
+
+_PREPARED_FOLDER = "prepared"
+_STORE_SHARE_FOR_RECORDS = 0.5
+
+
+@dataclass(frozen=True)
+class Setting(Generic[Config]):
+    """All that is decided before workers start."""
+
+    config: Config
+    """resolved: no auto is left"""
+    prepared: PreparedSet
+    order: StreamOrder
+    streams: bool
+    """whether records are streamed; else they are resident in shared memory"""
+
+    def with_config(self, config: Config) -> Self:
+        """The same setting for another config of the same data."""
+        return replace(self, config=config)
+
+    def environment(self, request: RunRequest[Config], *, num_workers: int, threads_per_worker: int) -> dict[str, Any]:
+        """The content of `environment.json`."""
+        return describe_environment(
+            data=request.data,
+            prepared=self.prepared.path,
+            fingerprint=self.prepared.manifest.fingerprint,
+            num_workers=num_workers,
+            threads_per_worker=threads_per_worker,
+        )
+
+
+def open_setting(
+    request: RunRequest[Config], cluster: Cluster, folder: RunFolder, *, auto_feed: Feed
+) -> Setting[Config]:
+    """Decide every auto, and prepare the source unless an equal set lies beside the run folder already.
+
+    Args:
+        request: what was asked for.
+        cluster: where it runs.
+        folder: the run folder.
+        auto_feed: what `feed.kind` auto stands for, if the records fit.
+
+    Raises:
+        ValueError: the source, the config and the cluster do not fit together.
+    """
+    config = resolve_size(request.config, has_gpu=cluster.num_gpus >= 1)
+    if request.resume:
+        _check_unchanged(folder, config)
+    prepared = _prepared_set(request.data, config, folder)
+    prepared.require(TRAIN_SPLIT, config.probe.split)
+    model_config(config, prepared)
+    config = config.model_copy(update={"prepare": prepared.manifest.config})
+    return Setting(
+        config,
+        prepared,
+        stream_order(prepared, config.train, config.feed),
+        _streams(config, prepared, cluster, auto_feed),
+    )
+
+
+def _streams(config: PretrainConfig, prepared: PreparedSet, cluster: Cluster, auto_feed: Feed) -> bool:
+    """Whether records are streamed: as asked for, and where auto would keep them resident but they do not fit."""
+    needed, room = resident_bytes(prepared), _STORE_SHARE_FOR_RECORDS * cluster.object_store_bytes
+    if config.feed.kind == "resident" and needed > room:
+        raise ValueError(
+            f"--feed resident: the decoded training split takes {needed / 2**20:,.0f} MiB and the object store has "
+            f"{room / 2**20:,.0f} MiB for it; use --feed stream"
+        )
+    if config.feed.kind == "auto":
+        return auto_feed == "stream" or needed > room
+    return config.feed.kind == "stream"
+
+
+def check_places(data: str, out: str | None, cluster: Cluster) -> None:
+    """On more than one node, source and results must lie where every node sees them.
+
+    Raises:
+        ValueError: a path is local and the cluster has several nodes.
+    """
+    if cluster.num_nodes < 2:
+        return
+    if not data.startswith("generated:") and not storage.is_remote(data):
+        raise ValueError(
+            f"--data {data} is local and the cluster has {cluster.num_nodes} nodes that cannot all read it; "
+            "copy it to S3 and give --data s3://..."
+        )
+    if out is None or not storage.is_remote(out):
+        raise ValueError(
+            f"--out {out or 'not given'}: results would be local and the cluster has {cluster.num_nodes} nodes; "
+            "give --out s3://..."
+        )
+
+
+def is_prepared(data: str) -> bool:
+    """Whether a source is a prepared set."""
+    return not data.startswith("generated:") and storage.exists(storage.join(data, MANIFEST_FILE))
+
+
+def prepared_path(data: str, fingerprint: str, run: str) -> str:
+    """Where the prepared set of a raw source lies: beside the run folder, for all runs there to share."""
+    return storage.join(_parent(run), _PREPARED_FOLDER, f"{_stem(data)}-{fingerprint[:8]}")
+
+
+def already_prepared(path: str, fingerprint: str) -> bool:
+    """Whether the set of this fingerprint is there, whole."""
+    return is_prepared(path) and PreparedSet.open(path).manifest.fingerprint == fingerprint
+
+
+def _check_unchanged(folder: RunFolder, config: PretrainConfig) -> None:
+    """A resumed run learns what it began to learn."""
+    stored = yaml.safe_load(storage.read_bytes(folder.file("config.yaml")))
+    for section, knobs in config.model_dump(mode="json").items():
+        for knob, value in knobs.items():
+            before = stored.get(section, {}).get(knob)
+            # The prepared set's own settings stand in for the section when it is written.
+            if section not in ("prepare", "feed") and before != value:
+                flag = f"--{section}.{knob}".replace("_", "-")
+                raise ValueError(
+                    f"{flag}: the run in {folder.path} was started with {before} and is asked to resume with {value}; "
+                    "leave the flag out, or start a new run with another --out"
+                )
+
+
+def _prepared_set(data: str, config: PretrainConfig, folder: RunFolder) -> PreparedSet:
+    if is_prepared(data):
+        return PreparedSet.open(data)
+    assert isinstance(config.prepare.image_size, int), "sizes are resolved before a source is opened"
+    prepare_config = resolve_prepare_config(config.prepare, config.prepare.image_size)
+    fingerprint = fingerprint_of(open_source(data, prepare_config), prepare_config)
+    out = prepared_path(data, fingerprint, folder.path)
+    if already_prepared(out, fingerprint):
+        say(f"prepared set: {out} (as it was)")
+    else:
+        with Stages("records") as stages:
+            prepare(data, out, prepare_config, on_progress=partial(stages.advance, "prepare"))
+        say(f"prepared set: {out}")
+    return PreparedSet.open(out)
+
+
+def ray_folder(folder: RunFolder) -> str:
+    """Where Ray keeps its own files: inside the run folder, and nothing of ours needs them."""
+    path = folder.file(".ray")
+    return path if storage.is_remote(path) else os.path.abspath(path)
+
+
+def _parent(path: str) -> str:
+    return posixpath.dirname(path) if storage.is_remote(path) else os.path.dirname(os.path.abspath(path))
+
+
+def _stem(data: str) -> str:
+    """A short readable name for a source."""
+    name = posixpath.basename(data.rstrip("/").replace(":", "-"))
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name.rpartition(".")[0] or name) or "source"

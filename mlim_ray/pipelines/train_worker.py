@@ -1,0 +1,75 @@
+"""What each Ray Train worker runs: the core's loop on this worker's share of the batches."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+
+from mlim_ray.config import PretrainConfig
+from mlim_ray.data.prepared import PreparedSet
+from mlim_ray.data.records import Records
+from mlim_ray.pipelines.feed import stream_batches
+from mlim_ray.training.build import build_trainer, run_masking
+from mlim_ray.training.distributed import rank, wait_for_all
+from mlim_ray.training.metrics import MetricsWriter
+from mlim_ray.training.run_folder import RunFolder
+from mlim_ray.training.stream import ShardReader, resident_batches
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """All that a worker is told."""
+
+    config: PretrainConfig
+    prepared: PreparedSet
+    run: str
+    num_threads: int
+    resident: "ray.ObjectRef[Records] | None"
+    """the training split in shared memory; None streams it"""
+
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """Train from the run's newest good checkpoint to its last step; the first worker writes metrics and checkpoints.
+
+    Our own checkpoints are the truth: Ray's are neither written nor read (contract C7).
+    """
+    job: WorkerJob = settings["job"]
+    torch.set_num_threads(job.num_threads)
+    trainer = build_trainer(job.config, job.prepared, ray.train.torch.get_device())
+    train, order = job.config.train, trainer.order
+    checkpoints = RunFolder(job.run).checkpoints(train.num_checkpoints_kept)
+    checkpoint = checkpoints.latest()
+    if checkpoint is not None:
+        trainer.model.load_state_dict(checkpoint.weights)
+        trainer.load_state(checkpoint.trainer_state)
+    # Nobody may forget an old checkpoint before all have read it.
+    wait_for_all()
+
+    context = ray.train.get_context()
+    lanes = order.lanes_of(context.get_world_rank(), context.get_world_size())
+    masking = run_masking(job.config, trainer.model.config.num_cells)
+    metrics = MetricsWriter(job.run, trainer.step) if rank() == 0 else None
+
+    def save() -> None:
+        state = trainer.state()
+        if metrics is not None:
+            metrics.flush()
+            checkpoints.save(trainer.step, trainer.model.state_dict(), state)
+
+    if trainer.step == train.num_steps:
+        return
+    if job.resident is None:
+        reader = ShardReader(job.prepared, order, masking, lanes)
+        batches = stream_batches(reader, trainer.step, train.num_steps)
+    else:
+        records = ray.get(job.resident)
+        batches = resident_batches(records, order, masking, lanes, trainer.step, train.num_steps)
+    trainer.run(batches, train.num_steps, report=_write(metrics), save=save)
+
+
+def _write(metrics: MetricsWriter | None) -> Any:
+    # Only the first worker reports, and it has a writer.
+    return metrics.write if metrics is not None else lambda line: None

@@ -1,0 +1,1 @@
+"""Order, stream, loop, checkpoint and run folder: torch and numpy only, no Ray."""

@@ -1,0 +1,60 @@
+"""A masked batch: what the model learns from in one step.
+
+Legend: B records, N image cells, T token positions, H and W pixels.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlim_ray.data.records import Records
+from mlim_ray.masking.masks import PolicyConfig, draw_masks
+
+
+class Batch(NamedTuple):
+    """B records with their masks, as numpy arrays; B may be 0 for a worker whose lanes have no row in a step."""
+
+    key_hash_B: NDArray[np.uint64]
+    epoch_B: NDArray[np.int64]
+    pixels_BHW3: NDArray[np.uint8]
+    token_ids_BT: NDArray[np.int32]
+    num_tokens_B: NDArray[np.int16]
+    mode_B: NDArray[np.int8]
+    cell_hidden_BN: NDArray[np.bool_]
+    token_hidden_BT: NDArray[np.bool_]
+
+    def take(self, index: NDArray[np.int64] | slice) -> "Batch":
+        """A selection of the records."""
+        return Batch._make(array[index] for array in self)
+
+
+class Masking(NamedTuple):
+    """All that masks depend on besides the records."""
+
+    policy: PolicyConfig
+    seed: int
+    num_cells: int
+
+
+def make_batch(records: Records, epoch: int, masking: Masking) -> Batch:
+    """Mask records as the policy says for this epoch."""
+    epoch_B = np.full(len(records.key_hash_R), epoch, np.int64)
+    masks = draw_masks(
+        masking.policy,
+        seed=masking.seed,
+        epoch_B=epoch_B,
+        key_hash_B=records.key_hash_R,
+        num_cells=masking.num_cells,
+        word_of_token_BT=records.word_of_token_RT,
+    )
+    return Batch(
+        records.key_hash_R,
+        epoch_B,
+        records.pixels_RHW3,
+        records.token_ids_RT,
+        records.num_tokens_R,
+        masks.mode_B,
+        masks.cell_hidden_BN,
+        masks.token_hidden_BT,
+    )

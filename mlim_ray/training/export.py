@@ -1,0 +1,18 @@
+"""The model folder that others load: safetensors, config and tokenizer (contract C7)."""
+
+import tempfile
+from pathlib import Path
+
+from mlim_ray.data import storage
+from mlim_ray.data.prepared import PreparedSet
+from mlim_ray.model import MlimModel
+
+
+def export_model(model: MlimModel, prepared: PreparedSet, folder: str) -> None:
+    """Write weights, config and tokenizer to `folder`; `AutoModel.from_pretrained(folder)` reads them back."""
+    contents = dict(prepared.tokenizer().files())
+    with tempfile.TemporaryDirectory() as temporary:
+        model.save_pretrained(temporary)
+        contents |= {path.name: path.read_bytes() for path in Path(temporary).iterdir()}
+    for name, data in contents.items():
+        storage.write_bytes_atomically(storage.join(folder, name), data)

@@ -1,0 +1,85 @@
+"""`metrics.jsonl`: one line per logged step, whole after any crash (contract C7).
+
+On local disk it is one file; on resume, lines past the checkpoint move to `metrics.redone.jsonl`. S3 has no append:
+there each start of a run writes immutable segments under `metrics/`, and `read_metrics` joins them.
+"""
+
+import json
+import os
+import time
+from typing import Any
+
+from mlim_ray.data import storage
+
+_SEGMENT_EVERY_S = 30.0
+
+Line = dict[str, Any]
+
+
+def read_metrics(run: str) -> list[Line]:
+    """All metric lines of a run, one per logged step, in order; redone steps appear once."""
+    if not storage.is_remote(run):
+        path = storage.join(run, "metrics.jsonl")
+        return _parse(storage.read_bytes(path)) if storage.exists(path) else []
+    lines: list[Line] = []
+    for name in storage.list_names(storage.join(run, "metrics")):
+        # A segment of a later start begins where that start resumed: what lay past it was redone.
+        after_step = int(name.removesuffix(".jsonl").split("-")[1])
+        lines = [line for line in lines if line["step"] <= after_step]
+        lines += _parse(storage.read_bytes(storage.join(run, "metrics", name)))
+    return lines
+
+
+class MetricsWriter:
+    """Appends lines to a run's metrics, from `start_step` on: what an earlier try wrote past it is set aside."""
+
+    def __init__(self, run: str, start_step: int) -> None:
+        self._run = run
+        self._remote = storage.is_remote(run)
+        self._after_step = start_step
+        self._pending: list[Line] = []
+        self._last_segment = time.monotonic()
+        if not self._remote:
+            os.makedirs(run, exist_ok=True)
+            self._set_aside_redone()
+
+    def write(self, line: Line) -> None:
+        """Add a line."""
+        if not self._remote:
+            with open(os.path.join(self._run, "metrics.jsonl"), "a", encoding="utf-8") as file:
+                file.write(_encoded(line))
+            return
+        self._pending.append(line)
+        if time.monotonic() - self._last_segment > _SEGMENT_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Make sure that every line written so far can be read; called with each checkpoint."""
+        if not self._pending:
+            return
+        number = len(storage.list_names(storage.join(self._run, "metrics")))
+        path = storage.join(self._run, "metrics", f"{number:06d}-{self._after_step:010d}.jsonl")
+        storage.write_bytes_atomically(path, "".join(map(_encoded, self._pending)).encode())
+        self._after_step = self._pending[-1]["step"]
+        self._pending, self._last_segment = [], time.monotonic()
+
+    def _set_aside_redone(self) -> None:
+        path = os.path.join(self._run, "metrics.jsonl")
+        if not os.path.exists(path):
+            return
+        lines = _parse(storage.read_bytes(path))
+        redone = [line for line in lines if line["step"] > self._after_step]
+        if redone:
+            with open(os.path.join(self._run, "metrics.redone.jsonl"), "a", encoding="utf-8") as file:
+                file.writelines(map(_encoded, redone))
+        kept = "".join(_encoded(line) for line in lines if line["step"] <= self._after_step)
+        storage.write_bytes_atomically(path, kept.encode())
+
+
+def _encoded(line: Line) -> str:
+    return json.dumps(line, allow_nan=True) + "\n"
+
+
+def _parse(data: bytes) -> list[Line]:
+    """Lines of JSON; a last line that a crash cut short is not one yet."""
+    return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]

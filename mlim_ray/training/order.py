@@ -1,0 +1,145 @@
+"""The order of a run: which records the global batch at step i holds, from i alone (contract C2).
+
+An epoch is a seeded permutation of the row groups. Each run of `num_lanes * window_groups` groups is a block; its
+groups are dealt to the lanes, rows are mixed within a lane, and the lanes are interleaved evenly. Batches are cut from
+the blocks in turn, so every record is seen once an epoch, the last batch being shorter, and a block's bytes are read
+once. A worker takes contiguous lanes, so the batches of all workers, joined by rank, are the same for any number of
+them (contract C3).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlim_ray.data.counter import draw
+from mlim_ray.training.permutation import Permutation
+
+_PERMUTE, _MIX = 11, 12
+
+Int64s = NDArray[np.int64]
+
+
+class Rows(NamedTuple):
+    """Places of records in a split: row `row` of row group `group`, taken by `lane`."""
+
+    group: Int64s
+    row: Int64s
+    lane: Int64s
+
+    def take(self, index: NDArray[np.bool_] | Int64s | slice) -> "Rows":
+        """A selection of the rows."""
+        return Rows(self.group[index], self.row[index], self.lane[index])
+
+
+def join_rows(parts: Sequence[Rows]) -> Rows:
+    """Several runs of rows as one; there may be none."""
+    empty = np.zeros(0, np.int64)
+    return (
+        Rows(*(np.concatenate([empty, *column]) for column in zip(*parts, strict=True)))
+        if parts
+        else Rows(empty, empty, empty)
+    )
+
+
+@dataclass(frozen=True)
+class StreamOrder:
+    """Every batch of a run. Only the last row group of a split may have fewer than `group_records` rows."""
+
+    num_records: int
+    group_records: int
+    batch_size: int
+    num_lanes: int
+    window_groups: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.num_records < 1:
+            raise ValueError("the training split has no records; prepare a source with records in the train split")
+
+    @property
+    def epoch_steps(self) -> int:
+        """Batches in an epoch."""
+        return -(-self.num_records // self.batch_size)
+
+    @property
+    def chunk_steps(self) -> int:
+        """Steps that one task prepares: a block's worth, so that a block's row groups are read once."""
+        return max(1, self._block_records // self.batch_size)
+
+    @property
+    def _block_records(self) -> int:
+        return self.num_lanes * self.window_groups * self.group_records
+
+    @cached_property
+    def _num_full_groups(self) -> int:
+        return self.num_records // self.group_records
+
+    def samples_at(self, step: int) -> int:
+        """Records seen before `step`."""
+        epochs, within = divmod(step, self.epoch_steps)
+        return epochs * self.num_records + min(within * self.batch_size, self.num_records)
+
+    def steps_for(self, num_samples: int) -> int:
+        """The fewest steps after which at least `num_samples` records were seen."""
+        epochs, rest = divmod(num_samples, self.num_records)
+        return epochs * self.epoch_steps + -(-rest // self.batch_size)
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch that a step belongs to."""
+        return step // self.epoch_steps
+
+    def lanes_of(self, rank: int, num_workers: int) -> range:
+        """The contiguous lanes of a worker; uneven where the workers do not divide the lanes."""
+        if not 1 <= num_workers <= self.num_lanes:
+            raise ValueError(
+                f"{num_workers} workers for {self.num_lanes} lanes; expected at most one worker a lane: "
+                "use fewer workers or raise --feed.num-lanes"
+            )
+        return range(rank * self.num_lanes // num_workers, (rank + 1) * self.num_lanes // num_workers)
+
+    def rows_at(self, step: int, lanes: range | None = None) -> Rows:
+        """The rows of the global batch at `step`, in lane order; with `lanes`, only theirs."""
+        epoch, step_in_epoch = divmod(step, self.epoch_steps)
+        start = step_in_epoch * self.batch_size
+        stop = min(start + self.batch_size, self.num_records)
+        parts = []
+        for block in range(start // self._block_records, -(-stop // self._block_records)):
+            first = block * self._block_records
+            parts.append(_block_rows(self, epoch, block).take(slice(max(0, start - first), stop - first)))
+        rows = join_rows(parts)
+        rows = rows.take(rows.lane.argsort(kind="stable"))
+        if lanes is None:
+            return rows
+        return rows.take((rows.lane >= lanes.start) & (rows.lane < lanes.stop))
+
+
+@lru_cache(maxsize=8)
+def _block_rows(order: StreamOrder, epoch: int, block: int) -> Rows:
+    """All rows of a block, in the order in which batches are cut from it."""
+    block_groups = order.num_lanes * order.window_groups
+    num_groups = -(-order.num_records // order.group_records)
+    positions = np.arange(block * block_groups, min((block + 1) * block_groups, num_groups))
+    groups = positions.copy()
+    # The group with fewer rows stays last: all blocks but the last then have the same number of rows.
+    full = positions < order._num_full_groups
+    groups[full] = Permutation(max(1, order._num_full_groups), order.seed, epoch, _PERMUTE)(positions[full])
+
+    sizes = np.minimum(order.group_records, order.num_records - groups * order.group_records)
+    group = np.repeat(groups, sizes)
+    row = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    lot = draw(order.seed, epoch, _MIX, group, row)
+    if len(groups) < order.num_lanes:
+        # Too few groups to go round: the rows are dealt one by one, so that no worker stays without.
+        shuffled = lot.argsort(kind="stable")
+        return Rows(group[shuffled], row[shuffled], np.arange(len(group)) % order.num_lanes)
+    lane = np.repeat(np.arange(len(groups)) % order.num_lanes, sizes)
+    mixed = np.lexsort((lot, lane))
+    lane_sizes = np.bincount(lane, minlength=order.num_lanes)
+    place_in_lane = np.arange(len(lane)) - np.repeat(np.cumsum(lane_sizes) - lane_sizes, lane_sizes)
+    evenly = (place_in_lane + 0.5) / np.repeat(lane_sizes, lane_sizes)
+    interleaved = mixed[np.lexsort((lane[mixed], evenly))]
+    return Rows(group[interleaved], row[interleaved], lane[interleaved])

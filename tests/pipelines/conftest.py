@@ -1,0 +1,50 @@
+"""A small local Ray, and a real S3 server, for the tests of this folder."""
+
+import secrets
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+from tests.object_store import ObjectStore, free_ports, install
+
+
+@pytest.fixture(scope="session")
+def s3_settings() -> Iterator[tuple[int, str, str]]:
+    """Port, access key and secret of the S3 server to be; Ray's workers take them from the environment."""
+    port, access_key, secret_key = free_ports(), "acct:tester", secrets.token_hex(16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", access_key)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", secret_key)
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield port, access_key, secret_key
+
+
+@pytest.fixture(scope="session")
+def local_ray(s3_settings: tuple[int, str, str]) -> Iterator[None]:
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=200 * 1024 * 1024,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def object_store(
+    s3_settings: tuple[int, str, str], pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ObjectStore]:
+    """Swift, installed once into pytest's cache folder."""
+    cache = pytestconfig.cache
+    assert cache is not None
+    try:
+        python = install(cache.mkdir("swift"))
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"Swift cannot be installed: {error.stderr.decode()[-200:]}")
+    with ObjectStore(tmp_path_factory.mktemp("swift") / "store", python, *s3_settings) as store:
+        yield store
