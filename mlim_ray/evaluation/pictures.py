@@ -215,7 +215,9 @@ def _masked_png(pixels_HW3: NDArray[np.uint8], hidden_HW: NDArray[np.bool_], cel
     enlargement = max(1, _SHOWN_SIDE // len(small))
     large = small.repeat(enlargement, 0).repeat(enlargement, 1)
     hidden = hidden.repeat(enlargement, 0).repeat(enlargement, 1)
-    is_line = np.arange(len(large)) % (cell_size // factor * enlargement) == 0
+    shown_cell = cell_size // factor * enlargement
+    # Two pixels between cells, so that a page which scales the picture a little does not lose a line.
+    is_line = np.isin(np.arange(len(large)) % shown_cell, (0, shown_cell - 1))
     large[hidden & (is_line[:, None] | is_line[None])] = GRID_GREY
     return _encoded(large)
 

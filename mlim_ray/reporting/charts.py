@@ -18,6 +18,7 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "
 INK, GREY, PALE = "#333333", "#8a8a8a", "#ececec"
 MAX_POINTS = 1_000
 """A longer series is thinned evenly, so that a page stays small."""
+_LOG_KNOBS = ("recon_weight", "learning_rate")
 _MODE_STYLES = ((ORANGE, "dash"), (PURPLE, "dot"), (GREEN, "dashdot"))
 _ROLE_STYLES = {
     "paper": (VERMILION, "square", "paper's setting"),
@@ -40,7 +41,7 @@ def run_charts(metrics: Sequence[MetricLine], probe: ProbeFigures) -> dict[str, 
         "curve-learning-rate": _curves(lines, [("learning_rate", "learning rate", BLUE, "solid")], from_zero=True),
         "curve-gradient": _curves(lines, [("gradient_norm", "gradient norm", BLUE, "solid")], from_zero=True),
     }
-    charts["curve-wait"]["layout"]["yaxis"]["tickformat"] = ".0%"
+    charts["curve-wait"]["layout"]["yaxis"]["tickformat"] = "~%"
     return charts
 
 
@@ -58,11 +59,14 @@ def search_charts(search: Search, knobs: Sequence[str]) -> dict[str, Chart]:
 
 
 def _loss_curves(lines: Sequence[MetricLine], side: Side, floor: float | None, floor_name: str) -> Chart:
-    modes = list(dict.fromkeys(key for line in lines for key in line if key.startswith(f"loss/{side}/")))
+    # A mode has one style on both sides, whether or not it has targets there.
+    keys = [key for line in lines for key in line if key.count("/") == 2]
+    modes = list(dict.fromkeys(key.split("/")[2] for key in keys))
     series = [(f"loss/{side}", "all records", INK, "solid")]
-    for number, key in enumerate(modes):
+    for number, mode in enumerate(modes):
         colour, dash = _MODE_STYLES[number % len(_MODE_STYLES)]
-        series.append((key, key.split("/")[-1].replace("_", " "), colour, dash))
+        if f"loss/{side}/{mode}" in keys:
+            series.append((f"loss/{side}/{mode}", mode.replace("_", " "), colour, dash))
     chart = _curves(lines, series)
     if (level := finite(floor)) is not None:
         _add_level(chart, level, floor_name)
@@ -199,8 +203,7 @@ def _knob_chart(search: Search, knob: str) -> Chart:
     layout = _layout("", "", show_legend=False)
     layout["height"] = 220
     layout["hovermode"] = "closest"
-    numbers = [x for series in data for value in series["x"] if (x := finite(value)) is not None]
-    if numbers and min(numbers) > 0 and max(numbers) / min(numbers) >= 8:
+    if knob in _LOG_KNOBS:
         layout["xaxis"] |= {"type": "log", "nticks": 5}
     return {"data": data, "layout": layout}
 

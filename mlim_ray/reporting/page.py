@@ -61,7 +61,10 @@ def knob(value: Any) -> str:
 def percent(value: Any, digits: int = 0) -> str:
     """A ratio in per cent."""
     number = finite(value)
-    return DASH if number is None else f"{number:.{digits}%}".replace("%", " %")
+    if number is None:
+        return DASH
+    # Adding zero turns a rounded -0 into 0.
+    return f"{round(number * 100, digits) + 0.0:.{digits}f} %"
 
 
 def times(value: Any) -> str:

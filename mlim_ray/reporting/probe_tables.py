@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mlim_ray.reporting.figures import PAPER_RATIO, LinearFigures, ProbeFigures, finite
 
 Side = Literal["mlm", "recon"]
-_NO_USE = 1.02
+_NO_USE = 1.05
 """Below this ratio of blank to paired a partner counts as unused (our choice)."""
 _BASELINES = {
     "majority": "majority label",

@@ -183,8 +183,8 @@ def _table(rows: Sequence[Mapping[str, object]]) -> Table:
         drawn.add_column(
             Text(name.replace("_", " ")),
             justify="right" if is_number else "left",
-            no_wrap=is_number,
-            overflow="fold",
+            no_wrap=True,
+            overflow="ellipsis",
         )
     for row in rows:
         drawn.add_row(*(Text(_cell(row.get(name))) for name in names))

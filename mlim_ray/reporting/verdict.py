@@ -68,7 +68,7 @@ def _headline(winner: Trial, score: float, comparisons: list[Comparison]) -> str
     if winner.role != "searched":
         return f"No searched trial beat {dict(_REFERENCES)[winner.role]}, score {score:.4f}."
     against = [
-        f"{abs(other.change):.1%} {'below' if other.change < 0 else 'above'} {other.name}"
+        f"{abs(other.change) * 100:.1f} % {'below' if other.change < 0 else 'above'} {other.name}"
         for other in comparisons
         if other.change is not None
     ]

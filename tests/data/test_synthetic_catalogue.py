@@ -36,8 +36,7 @@ def test_any_slicing_gives_the_same_records(cuts: list[int], seed: int) -> None:
     whole = generate(0, 90, num_records=90, seed=seed, image_size=16)
     edges = [0, *sorted(cuts), 90]
     parts = [
-        generate(start, stop, num_records=90, seed=seed, image_size=16)
-        for start, stop in itertools.pairwise(edges)
+        generate(start, stop, num_records=90, seed=seed, image_size=16) for start, stop in itertools.pairwise(edges)
     ]
     assert pa.concat_tables(parts).combine_chunks().equals(whole)
     assert whole.schema == SCHEMA

@@ -433,7 +433,7 @@ def test_pictures_of_winner_and_reference_are_side_by_side() -> None:
     page = Page(search_page())
     names = [attrs.get("alt") for tag, attrs in page.elements if tag == "img"]
     assert sorted(map(str, names)) == sorted(
-        ["input", "masked", "winner", "winner, composite", "paper's setting", "paper's, composite"]
+        ["input", "masked", "winner", "winner's composite", "paper's setting", "paper's composite"]
     )
     alone = Page(search_page(winner=0))
     assert "it is the paper's setting itself" in alone.text
@@ -491,7 +491,7 @@ def test_the_verdict_starts_with_a_disagreement_of_the_scores() -> None:
     assert verdict.agreement == "disagrees"
     assert "disagree" in verdict.sentences[0]
     assert "trial 0 (paper's setting) first, 0.700 against the winner's 0.600" in verdict.sentences[1]
-    assert "2.6% below the paper's setting" in verdict.headline
+    assert "2.6 % below the paper's setting" in verdict.headline
     assert "one seed" in verdict.sentences[-1]
     html = search_page(found, verdict=verdict.sentences)
     assert 'class="box verdict warn"' in html and verdict.sentences[0] in html

@@ -269,8 +269,7 @@ def _rank(result: TrialResult) -> tuple[bool, float]:
 
 
 def _row(result: TrialResult) -> dict[str, Any]:
-    row = {"trial": result.trial, "role": result.role, "state": result.state.lower(), SAMPLES: result.samples}
-    row[SCORE] = result.score
+    row = {"trial": result.trial, "role": result.role.replace("_", " "), SAMPLES: result.samples, SCORE: result.score}
     if result.evaluation is not None:
         figures = paper_figures(result.evaluation)
         row |= {
