@@ -57,7 +57,8 @@ def baselines(
 ) -> dict[str, float]:
     """Accuracy of what needs no pre-training.
 
-    Keys: majority, raw_pixels, pca, untrained, untrained_with_title, text_only. Raw pixels are taken at 32x32; PCA has the encoder's width; text only is a bag of word pieces.
+    Keys: majority, raw_pixels (at 32x32), pca (of the encoder's width), untrained, untrained_with_title, and text_only
+    (a bag of word pieces).
     """
     pixels, held_out_pixels = _raw_pixels(train.records), _raw_pixels(held_out.records)
     width = min(untrained.config.hidden_size, *pixels.shape)

@@ -27,7 +27,7 @@ class Shape(NamedTuple):
 
 
 SIZES: dict[ModelSize, Shape] = {
-    "tiny": Shape(32, (16, 48, 128), (64, 32), 3, 4, True, 2e-3),
+    "tiny": Shape(32, (16, 48, 128), (64, 32), 3, 4, True, 3e-3),
     "small": Shape(112, (16, 48, 128, 256), (128, 64, 32), 6, 4, True, 5e-4),
     "base": Shape(224, (8, 24, 64, 192, 768), (384, 192, 96, 48), 12, 12, False, 1e-4),
     "large": Shape(384, (8, 16, 32, 48, 1024), (512, 256, 128, 64), 24, 16, False, 5e-5),

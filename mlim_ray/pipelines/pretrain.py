@@ -184,18 +184,36 @@ def _resumable(folder: RunFolder) -> Iterator[None]:
 
 
 def _tell(folder: RunFolder, evaluation: Evaluation) -> None:
-    table([_row(entry) for entry in evaluation["probe"]["at"]])
-    linear = evaluation["linear_probe"]
-    if linear is not None:
-        names = {"encoder": linear["picture_only"], "encoder + title": linear["with_title"]}
-        table([names | (linear["baselines"] or {})])
+    say("partner probe: loss by hidden ratio, with the true, another record's, and a blank partner")
+    table([_probe_row(entry) for entry in evaluation["probe"]["at"]])
+    if evaluation["linear_probe"] is not None:
+        say("linear probe: accuracy of the label on frozen features, and of what needs no pre-training")
+        table(_linear_rows(evaluation["linear_probe"]))
     say(f"page: {folder.file('report.html')}")
     say(f"model: {folder.file('model')}")
     say(f"next: python experiments/tune_mam.py --data {folder.read_json('environment.json')['data']}")
 
 
-def _row(entry: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in entry.items() if value is not None}
+def _probe_row(entry: dict[str, Any]) -> dict[str, Any]:
+    row = {"hidden": entry["hidden_ratio"]}
+    for side in ("mlm", "recon"):
+        row |= {
+            side.upper(): entry[f"{side}_paired"],
+            f"{side}_other": entry[f"{side}_shuffled"],
+            f"{side}_blank": entry[f"{side}_blank"],
+        }
+        if entry[f"{side}_limit"] is not None:
+            row[f"{side}_limit"] = entry[f"{side}_limit"]
+    return row
+
+
+def _linear_rows(linear: dict[str, Any]) -> list[dict[str, Any]]:
+    base = linear["baselines"] or {}
+    rows = [("this encoder", linear["picture_only"], linear["with_title"])]
+    rows += [("untrained encoder", base.get("untrained"), base.get("untrained_with_title"))]
+    rows += [(name.replace("_", " "), base.get(name), None) for name in ("raw_pixels", "pca", "majority")]
+    rows += [("text only", None, base.get("text_only"))]
+    return [{"features": name, "picture only": picture, "with title": title} for name, picture, title in rows]
 
 
 def _summary(folder: RunFolder, evaluation: Evaluation) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def table_text(rows: Sequence[Mapping[str, object]], width: int = _PLAIN_WIDTH) 
 
 
 def _table(rows: Sequence[Mapping[str, object]]) -> Table:
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0)
     names = list(dict.fromkeys(name for row in rows for name in row))
     for name in names:
         is_number = all(isinstance(row.get(name), int | float | None) for row in rows)

@@ -7,6 +7,7 @@ or S3.
 import io
 import json
 import logging
+import pickle
 from typing import Any, NamedTuple
 
 import safetensors.torch
@@ -75,7 +76,10 @@ class CheckpointStore:
             data[name] = storage.read_bytes(path)
             if storage.sha256_of(data[name]) != expected.get("sha256"):
                 raise ValueError(f"{path} has not the sha256 that was written")
-        state = torch.load(io.BytesIO(data[_TRAINER_FILE]), map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(io.BytesIO(data[_TRAINER_FILE]), map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise ValueError(f"{entry['step']}: {_TRAINER_FILE} holds more than numbers and was not opened") from error
         return Checkpoint(entry["step"], safetensors.torch.load(data[_MODEL_FILE]), state)
 
     def _entries(self) -> list[dict[str, Any]]:

@@ -3,8 +3,8 @@
 An epoch is a seeded permutation of the row groups. Each run of `num_lanes * window_groups` groups is a block; its
 groups are dealt to the lanes, rows are mixed within a lane, and the lanes are interleaved evenly. Batches are cut from
 the blocks in turn, so every record is seen once an epoch, the last batch being shorter. Where the batch size divides a
-block (2,048 records by default), its bytes are read once an epoch, else up to twice. A worker takes contiguous lanes, so the batches of all workers, joined by rank, are the same for any number of
-them (contract C3).
+block (2,048 records by default), its bytes are read once an epoch, else up to twice. A worker takes contiguous lanes,
+so the batches of all workers, joined by rank, are the same for any number of them (contract C3).
 """
 
 from collections.abc import Sequence

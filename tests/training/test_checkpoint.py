@@ -206,8 +206,7 @@ def test_a_hostile_pickle_is_refused_though_its_manifest_is_right(tmp_path: Path
         manifest = json.loads(Path(store.folder, "manifest.json").read_bytes())
         manifest["checkpoints"][0]["files"]["trainer.pt"]["sha256"] = storage.sha256_of(payload)
         storage.write_bytes_atomically(f"{store.folder}/manifest.json", json.dumps(manifest).encode())
-        with pytest.raises(pickle.UnpicklingError):
-            store.latest()
+        assert store.latest() is None
         assert not created.exists()
     torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)
     assert created.exists()
