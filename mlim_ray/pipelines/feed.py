@@ -50,11 +50,9 @@ def put_resident(prepared: PreparedSet) -> "ray.ObjectRef[Records]":
     return ray.put(join_records([Records(*(part[name] for name in Records._fields)) for part in parts]))
 
 
-def resident_bytes(prepared: PreparedSet) -> int:
-    """Memory that the decoded training split takes."""
-    manifest = prepared.manifest
-    per_record = manifest.image.size**2 * 3 + manifest.text.max_tokens * 6 + 10
-    return prepared.num_records(TRAIN_SPLIT) * per_record
+def resident_bytes(num_records: int, image_size: int, max_tokens: int) -> int:
+    """Memory that a decoded training split of so many records takes."""
+    return num_records * (image_size**2 * 3 + max_tokens * 6 + 10)
 
 
 @dataclass(frozen=True)

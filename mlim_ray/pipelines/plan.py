@@ -10,20 +10,24 @@ from typing import TypeVar
 
 import torch
 
-from mlim_ray.config import PretrainConfig, SearchRunConfig
+from mlim_ray.config import PrepareConfig, PretrainConfig, SearchRunConfig
 from mlim_ray.config.files import config_text
+from mlim_ray.data import storage
 from mlim_ray.data.prepared import PreparedSet
+from mlim_ray.data.shards import row_group_records
 from mlim_ray.data.sources import open_source, resolve_prepare_config
+from mlim_ray.data.tokenizer import load_tokenizer
 from mlim_ray.model import MlimConfig, MlimModel
 from mlim_ray.pipelines.cluster import LOCAL, Cluster, connect, this_machine
+from mlim_ray.pipelines.feed import resident_bytes
 from mlim_ray.pipelines.request import RunRequest
 from mlim_ray.pipelines.resources import WorkerPlan, plan_run, plan_search
-from mlim_ray.pipelines.setting import check_places, is_prepared
+from mlim_ray.pipelines.setting import Feed, check_places, check_unchanged, is_prepared, streams_records
 from mlim_ray.reporting.progress import say
 from mlim_ray.training.build import model_config
 from mlim_ray.training.order import StreamOrder
 from mlim_ray.training.resolve import resolve_size
-from mlim_ray.training.run_folder import describe_folder
+from mlim_ray.training.run_folder import RunFolder, describe_folder
 from mlim_ray.training.stream import TRAIN_SPLIT
 
 _TRAIN_SHARE = 0.8
@@ -39,32 +43,35 @@ class _Records:
     num_train: int
     group_records: int
     shape: MlimConfig
+    prepare: PrepareConfig
+    """the prepared set's, with no auto left"""
 
 
 def describe_run(request: RunRequest[PretrainConfig]) -> dict[str, object]:
-    """Print the plan of a pre-training run; gives its figures."""
+    """Print the plan of a pre-training run; gives its figures. Raises ValueError where the run would be refused."""
     with _cluster(request.address) as cluster:
-        config = resolve_size(request.config, has_gpu=cluster.num_gpus >= 1)
-        plan = plan_run(cluster, request.num_workers, streams=config.feed.kind != "resident")
-        records = _describe(request, config, cluster)
+        folder, config, records = _open(request, cluster, "pretrain", auto_feed="stream")
+        plan = plan_run(cluster, request.num_workers, streams=config.feed.kind == "stream")
         order = _order(config, records)
         num_steps = config.train.num_steps
+        _say_plan(config, records)
         say(f"steps: {num_steps:,} of {config.train.batch_size} records = {order.samples_at(num_steps):,} records")
-        return _close(request, config, records, plan, cluster, "pretrain", num_steps)
+        return _close(folder, records, plan, cluster, num_steps)
 
 
 def describe_search(request: RunRequest[SearchRunConfig]) -> dict[str, object]:
-    """Print the plan of a search; gives its figures."""
+    """Print the plan of a search; gives its figures. Raises ValueError where the search would be refused."""
     with _cluster(request.address) as cluster:
-        config = resolve_size(request.config, has_gpu=cluster.num_gpus >= 1)
+        folder, config, records = _open(request, cluster, "tune_mam", auto_feed="resident")
         plan = plan_search(
             cluster, max_concurrent=config.search.max_concurrent_trials, streams=config.feed.kind == "stream"
         )
-        records = _describe(request, config, cluster)
         num_steps = _order(config, records).steps_for(config.search.max_samples)
+        train = config.train.model_copy(update={"num_steps": num_steps})
+        _say_plan(config.model_copy(update={"train": train}), records)
         levels = ", ".join(f"{rung:,}" for rung in config.search.rungs)
         say(f"trials: {config.search.num_trials} of at most {num_steps:,} steps, compared at {levels} records")
-        return _close(request, config, records, plan, cluster, "tune_mam", num_steps)
+        return _close(folder, records, plan, cluster, num_steps)
 
 
 @contextlib.contextmanager
@@ -76,10 +83,24 @@ def _cluster(address: str) -> Iterator[Cluster]:
             yield cluster
 
 
-def _describe(request: RunRequest[Config], config: PretrainConfig, cluster: Cluster) -> _Records:
+def _open(
+    request: RunRequest[Config], cluster: Cluster, experiment: str, *, auto_feed: Feed
+) -> tuple[RunFolder, Config, _Records]:
+    """The folder, the resolved config and the records that a run would have; raises as the run would."""
+    folder = describe_folder(request.out, experiment, resume=request.resume, overwrite=request.overwrite)
     check_places(request.data, request.out, cluster)
-    say(config_text(config).rstrip())
+    config = resolve_size(request.config, has_gpu=cluster.num_gpus >= 1)
+    if request.resume:
+        check_unchanged(folder, config)
     records = _records_of(request.data, config)
+    needed = resident_bytes(records.num_train, records.shape.image_size, records.shape.max_tokens)
+    streams = streams_records(config, needed, cluster, auto_feed)
+    feed = config.feed.model_copy(update={"kind": "stream" if streams else "resident"})
+    return folder, config.model_copy(update={"prepare": records.prepare, "feed": feed}), records
+
+
+def _say_plan(config: PretrainConfig, records: _Records) -> None:
+    say(config_text(config).rstrip())
     say(f"records: {records.line}")
     with torch.device("meta"):
         num_parameters = sum(parameter.numel() for parameter in MlimModel(records.shape).parameters())
@@ -88,7 +109,6 @@ def _describe(request: RunRequest[Config], config: PretrainConfig, cluster: Clus
         f"model: {config.model.size}, {num_parameters:,} parameters, {shape.image_size} px, {shape.num_cells} cells, "
         f"width {shape.hidden_size}, {shape.num_hidden_layers} layers"
     )
-    return records
 
 
 def _records_of(data: str, config: PretrainConfig) -> _Records:
@@ -102,19 +122,24 @@ def _records_of(data: str, config: PretrainConfig) -> _Records:
             prepared.num_records(TRAIN_SPLIT),
             manifest.row_group_records,
             model_config(config, prepared),
+            manifest.config,
         )
     assert isinstance(config.prepare.image_size, int), "sizes are resolved before a plan is made"
-    source = open_source(data, resolve_prepare_config(config.prepare, config.prepare.image_size))
+    prepare = resolve_prepare_config(config.prepare, config.prepare.image_size)
+    source = open_source(data, prepare)
     num_records = sum(part.stop - part.start for part in source.slices())
+    vocab_size = prepare.vocabulary_size
+    if prepare.tokenizer is not None:
+        vocab_size = load_tokenizer(storage.absolute(prepare.tokenizer)).vocab_size
     shape = MlimConfig.for_size(
         config.model.size,  # type: ignore[arg-type]
-        vocab_size=config.prepare.vocabulary_size,
+        vocab_size=vocab_size,
         mask_token_id=0,
         pad_token_id=0,
-        max_tokens=config.prepare.max_tokens,
+        max_tokens=prepare.max_tokens,
     )
     line = f"{num_records:,} in {data} ({source.format}), about {_TRAIN_SHARE:.0%} of them for training"
-    return _Records(line, max(1, int(_TRAIN_SHARE * num_records)), 64, shape)
+    return _Records(line, max(1, int(_TRAIN_SHARE * num_records)), row_group_records(shape.image_size), shape, prepare)
 
 
 def _order(config: PretrainConfig, records: _Records) -> StreamOrder:
@@ -129,16 +154,9 @@ def _order(config: PretrainConfig, records: _Records) -> StreamOrder:
 
 
 def _close(
-    request: RunRequest[Config],
-    config: Config,
-    records: _Records,
-    plan: WorkerPlan,
-    cluster: Cluster,
-    experiment: str,
-    num_steps: int,
+    folder: RunFolder, records: _Records, plan: WorkerPlan, cluster: Cluster, num_steps: int
 ) -> dict[str, object]:
     for line in plan.lines(cluster):
         say(line)
-    out = describe_folder(request.out, experiment)
-    say(f"output: {out}")
-    return {"dry_run": True, "out": out, "steps": num_steps, "num_train_records": records.num_train}
+    say(f"output: {folder.path}")
+    return {"dry_run": True, "out": folder.path, "steps": num_steps, "num_train_records": records.num_train}

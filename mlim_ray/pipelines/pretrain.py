@@ -197,13 +197,10 @@ def _tell(folder: RunFolder, evaluation: Evaluation) -> None:
 def _probe_row(entry: dict[str, Any]) -> dict[str, Any]:
     row = {"hidden": entry["hidden_ratio"]}
     for side in ("mlm", "recon"):
-        row |= {
-            side.upper(): entry[f"{side}_paired"],
-            f"{side}_other": entry[f"{side}_shuffled"],
-            f"{side}_blank": entry[f"{side}_blank"],
-        }
-        if entry[f"{side}_limit"] is not None:
-            row[f"{side}_limit"] = entry[f"{side}_limit"]
+        row[side.upper()] = entry[f"{side}_paired"]
+        for partner, name in (("shuffled", "other"), ("blank", "blank"), ("limit", "limit")):
+            if entry[f"{side}_{partner}"] is not None:
+                row[f"{side[0].upper()} {name}"] = entry[f"{side}_{partner}"]
     return row
 
 

@@ -77,22 +77,34 @@ def open_setting(
     """
     config = resolve_size(request.config, has_gpu=cluster.num_gpus >= 1)
     if request.resume:
-        _check_unchanged(folder, config)
+        check_unchanged(folder, config)
     prepared = _prepared_set(request.data, config, folder)
     prepared.require(TRAIN_SPLIT, config.probe.split)
     model_config(config, prepared)
     config = config.model_copy(update={"prepare": prepared.manifest.config})
+    image_size, max_tokens = prepared.manifest.image.size, prepared.manifest.text.max_tokens
+    needed = resident_bytes(prepared.num_records(TRAIN_SPLIT), image_size, max_tokens)
     return Setting(
         config,
         prepared,
         stream_order(prepared, config.train, config.feed),
-        _streams(config, prepared, cluster, auto_feed),
+        streams_records(config, needed, cluster, auto_feed),
     )
 
 
-def _streams(config: PretrainConfig, prepared: PreparedSet, cluster: Cluster, auto_feed: Feed) -> bool:
-    """Whether records are streamed: as asked for, and where auto would keep them resident but they do not fit."""
-    needed, room = resident_bytes(prepared), _STORE_SHARE_FOR_RECORDS * cluster.object_store_bytes
+def streams_records(config: PretrainConfig, needed: int, cluster: Cluster, auto_feed: Feed) -> bool:
+    """Whether records are streamed: as asked for, and where auto would keep them resident but they do not fit.
+
+    Args:
+        config: its `feed.kind` is what was asked for.
+        needed: bytes of the decoded training split.
+        cluster: where it runs.
+        auto_feed: what auto stands for, if the records fit.
+
+    Raises:
+        ValueError: they are to be resident and do not fit.
+    """
+    room = _STORE_SHARE_FOR_RECORDS * cluster.object_store_bytes
     if config.feed.kind == "resident" and needed > room:
         raise ValueError(
             f"--feed resident: the decoded training split takes {needed / 2**20:,.0f} MiB and the object store has "
@@ -138,8 +150,12 @@ def already_prepared(path: str, fingerprint: str) -> bool:
     return is_prepared(path) and PreparedSet.open(path).manifest.fingerprint == fingerprint
 
 
-def _check_unchanged(folder: RunFolder, config: PretrainConfig) -> None:
-    """A resumed run learns what it began to learn."""
+def check_unchanged(folder: RunFolder, config: PretrainConfig) -> None:
+    """A resumed run learns what it began to learn.
+
+    Raises:
+        ValueError: a knob differs from the one that the run in `folder` was started with.
+    """
     stored = yaml.safe_load(storage.read_bytes(folder.file("config.yaml")))
     for section, knobs in config.model_dump(mode="json").items():
         for knob, value in knobs.items():

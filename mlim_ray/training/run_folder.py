@@ -65,29 +65,38 @@ def claim_folder(out: str | None, experiment: str, *, resume: bool, overwrite: b
     """
     if out is None:
         return RunFolder(str(_next_free(experiment)))
+    folder = _checked(out, resume=resume, overwrite=overwrite)
+    if resume:
+        return folder
+    if folder.exists:
+        storage.remove_tree(out)
+    if not storage.is_remote(out):
+        Path(out).mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def describe_folder(out: str | None, experiment: str, *, resume: bool, overwrite: bool) -> RunFolder:
+    """The folder that `claim_folder` would take, without taking it; raises as it does."""
+    if out is None:
+        return RunFolder(str(_RUNS / f"{experiment}-{_next_number(experiment):03d}"))
+    return _checked(out, resume=resume, overwrite=overwrite)
+
+
+def _checked(out: str, *, resume: bool, overwrite: bool) -> RunFolder:
     folder = RunFolder(out)
     if resume:
         if not folder.exists:
             raise ValueError(f"--resume: {out} holds no run to continue; start one without --resume")
-        return folder
-    if folder.exists:
+    elif folder.exists:
         if not overwrite:
             state = "finished" if folder.is_finished else "unfinished"
             raise ValueError(
                 f"{out} holds a run that is {state}; continue it with --resume, or replace it with --overwrite"
             )
         refuse_if_owned(out)
-        storage.remove_tree(out)
     elif set(storage.list_names(out)) - {"lease.json"}:
         raise ValueError(f"{out} holds files that are no run of ours; choose an empty folder with --out")
-    if not storage.is_remote(out):
-        Path(out).mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def describe_folder(out: str | None, experiment: str) -> str:
-    """The folder that a run would take, without taking it."""
-    return out if out is not None else str(_RUNS / f"{experiment}-{_next_number(experiment):03d}")
 
 
 def _next_number(experiment: str) -> int:

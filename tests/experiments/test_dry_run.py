@@ -1,0 +1,281 @@
+"""`--dry-run` of every experiment: the whole plan on the screen, nothing on disk, no Ray."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+import yaml
+
+from mlim_ray.config.prepare import PrepareConfig
+from mlim_ray.data.cleaning import CleaningRules, clean
+from mlim_ray.data.manifest import SPLITS, Counts, Manifest, Split, Statistics, StoredImage, StoredText, write_manifest
+from mlim_ray.data.prepared import TOKENIZER_FOLDER
+from mlim_ray.data.shards import TRAIN
+from mlim_ray.data.sources import open_source, resolve_prepare_config
+from mlim_ray.data.tokenizer import count_words, train_tokenizer
+from tests.data.pictures import encoded, noise
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
+
+Main = Callable[[Sequence[str]], int]
+
+
+def load_main(path: Path) -> Main:
+    """The entry point of an experiment, from its file."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main  # type: ignore[no-any-return]
+
+
+@pytest.fixture(params=EXPERIMENTS, ids=lambda path: path.stem)
+def experiment(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs leave their results below the current folder: an empty one, so that nothing can hide."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    return here
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared set as far as a plan reads it: the manifest and the tokenizer of 300 generated records."""
+    out = tmp_path_factory.mktemp("sets") / "prepared"
+    config = resolve_prepare_config(PrepareConfig(vocabulary_size=200), 32)
+    source = open_source("generated:300", config)
+    rules = CleaningRules.of(config, has_split=True)
+    records = [
+        record for part in source.slices() for some in source.read(part) for record in clean(some, rules).accepted
+    ]
+    tokenizer = train_tokenizer(count_words([record.text for record in records if record.split == TRAIN]), 200)
+    for name, content in tokenizer.files().items():
+        (out / TOKENIZER_FOLDER).mkdir(parents=True, exist_ok=True)
+        (out / TOKENIZER_FOLDER / name).write_bytes(content)
+    manifest = Manifest(
+        fingerprint="0" * 64,
+        source=source.name,
+        config=config,
+        columns=source.columns.by_role(),
+        counts=Counts(read=300, accepted=300, rejected=0, duplicates=0, cut_texts=0, reasons={}),
+        splits={s: Split(num_records=sum(record.split == s for record in records), shards=()) for s in SPLITS},
+        row_group_records=64,
+        image=StoredImage(size=32, encoding="raw"),
+        text=StoredText(max_tokens=24, vocab_size=tokenizer.vocab_size),
+        statistics=Statistics(unigram_entropy=1.0, pixel_variance=0.1),
+        generated=source.generated,
+    )
+    write_manifest(str(out), manifest)
+    return out
+
+
+def plan_of(out: str) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
+    """The config, the lines after it by their first word, and the summary, of what a `--dry-run --json` printed."""
+    *lines, summary = out.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("records: "))
+    config = yaml.safe_load("\n".join(lines[:first]))
+    return config, dict(line.split(": ", 1) for line in lines[first:]), json.loads(summary)
+
+
+def autos(values: Any) -> list[Any]:
+    """All that is still left open in a config."""
+    if isinstance(values, dict):
+        return [found for value in values.values() for found in autos(value)]
+    return [values] if values == "auto" else []
+
+
+def refused(capsys: pytest.CaptureFixture[str], main: Main, *argv: str) -> str:
+    """The one line on standard error that a dry run ends with; nothing was started or printed."""
+    with pytest.raises(SystemExit) as left:
+        main([*argv, "--dry-run"])
+    out, err = capsys.readouterr()
+    assert left.value.code == 2 and out == ""
+    assert err.endswith("\n") and err.count("\n") == 1
+    assert list(Path.cwd().iterdir()) == [] and not ray.is_initialized()
+    return err[:-1]
+
+
+def write_table(path: Path, **columns: list[Any] | pa.Array) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_a_plan_from_a_real_command_line(experiment: Path, empty_folder: Path, tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, str(experiment), "--data", "generated:300", "--dry-run", "--json"],
+        cwd=empty_folder,
+        env=environment | {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary), "RAY_TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    config, lines, summary = plan_of(done.stdout)
+    assert autos(config) == [] and config["model"]["size"] in ("tiny", "base")
+    assert lines["records"].startswith("300 in generated:300")
+    assert lines["output"] == summary["out"] == f"runs/{experiment.stem}-001"
+    assert summary["dry_run"] is True
+    # Ray leaves its session and its logs there when it starts.
+    assert list(empty_folder.iterdir()) == [] and list(temporary.glob("ray*")) == []
+
+
+def test_a_plan_of_a_prepared_set(
+    experiment: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "run")
+    argv = ["--data", str(prepared), "--out", out, "--model.size", "tiny", "--seed", "7", "--json", "--dry-run"]
+    assert load_main(experiment)(argv) == 0
+    config, lines, summary = plan_of(capsys.readouterr().out)
+    assert autos(config) == []
+    assert (config["train"]["seed"], config["prepare"]["vocabulary_size"]) == (7, 200)
+    manifest = json.loads((prepared / "manifest.json").read_text())
+    num_train = manifest["splits"]["train"]["num_records"]
+    assert lines["records"].startswith(f"300 in {prepared} (train {num_train}, val ")
+    assert summary["num_train_records"] == num_train
+    # The vocabulary decides: 3,000 words would be another 358 thousand parameters.
+    (num_parameters,) = re.findall(r"tiny, ([\d,]+) parameters, 32 px", lines["model"])
+    assert 600_000 < int(num_parameters.replace(",", "")) < 800_000
+    assert re.search(r"= \d+ CPU, \d+ GPU$", lines["workers"]) and "left for Ray Data" in lines["cluster"]
+    assert lines["output"] == summary["out"] == out and not Path(out).exists()
+
+
+def test_the_steps_of_a_run(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main = load_main(ROOT / "experiments" / "pretrain.py")
+    main(["--data", str(prepared), "--model.size", "tiny", "--steps", "70", "--dry-run", "--json"])
+    config, lines, summary = plan_of(capsys.readouterr().out)
+    num_train = summary["num_train_records"]
+    epoch_steps = -(-num_train // 64)
+    samples = 70 // epoch_steps * num_train + 70 % epoch_steps * 64
+    assert lines["steps"] == f"70 of 64 records = {samples:,} records"
+    assert (config["train"]["num_steps"], summary["steps"]) == (70, 70)
+    assert config["feed"]["kind"] == "stream"
+
+
+def test_the_steps_of_a_search_follow_from_its_samples(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main = load_main(ROOT / "experiments" / "tune_mam.py")
+    flags = ["--trials", "5", "--max-samples", "640", "--dry-run", "--json"]
+    main(["--data", str(prepared), "--model.size", "tiny", *flags])
+    config, lines, summary = plan_of(capsys.readouterr().out)
+    num_train, epoch_steps = summary["num_train_records"], -(-summary["num_train_records"] // 64)
+    samples = [step // epoch_steps * num_train + step % epoch_steps * 64 for step in range(20)]
+    num_steps = next(step for step, seen in enumerate(samples) if seen >= 640)
+    assert config["train"]["num_steps"] == summary["steps"] == num_steps
+    assert lines["trials"].startswith(f"5 of at most {num_steps} steps, compared at ")
+    assert lines["trials"].endswith("640 records")
+    assert config["feed"]["kind"] == "resident"
+
+
+def test_a_search_streams_what_does_not_fit_into_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    main = load_main(ROOT / "experiments" / "tune_mam.py")
+    source = ["--data", "generated:9000000", "--model.size", "tiny"]
+    main([*source, "--dry-run", "--json"])
+    assert plan_of(capsys.readouterr().out)[0]["feed"]["kind"] == "stream"
+    assert "--feed resident: the decoded training split takes" in refused(capsys, main, *source, "--feed", "resident")
+
+
+def test_the_next_free_run_is_named_and_not_taken(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (Path("runs") / f"{experiment.stem}-004").mkdir(parents=True)
+    load_main(experiment)(["--data", "generated:300", "--dry-run"])
+    assert f"output: runs/{experiment.stem}-005\n" in capsys.readouterr().out
+    assert [path.name for path in Path("runs").iterdir()] == [f"{experiment.stem}-004"]
+
+
+def test_sources_that_cannot_be(experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main = load_main(experiment)
+    pictures, texts = [encoded(noise())] * 3, ["a red shirt"] * 3
+    missing, empty = tmp_path / "missing", tmp_path / "empty"
+    empty.mkdir()
+    no_text = write_table(tmp_path / "no_text.parquet", image=pictures, price=[1, 2, 3])
+    no_image = write_table(tmp_path / "no_image.parquet", text=texts, price=[1, 2, 3])
+    no_rows = write_table(tmp_path / "no_rows.parquet", image=pa.array([], pa.binary()), text=pa.array([], pa.string()))
+    for source, problem in (
+        (str(missing), f"{missing} does not exist; expected a Parquet file or folder"),
+        (str(empty), f"{empty} holds no files"),
+        (str(no_text), "looks like text; name it with --text-column NAME. Columns: image (binary), price (int64)"),
+        (str(no_image), "looks like a picture (bytes, a struct of bytes, or a path); name it with --image-column NAME"),
+        (str(no_rows), f"{no_rows} holds no records"),
+        ("generated:none", "generated:"),
+    ):
+        assert problem in refused(capsys, main, "--data", source)
+
+
+def test_a_set_that_does_not_fit_the_model(
+    experiment: Path, prepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(capsys, load_main(experiment), "--data", str(prepared), "--model.size", "base")
+    assert line.startswith(f"{prepared} holds pictures of 32 pixels and --model.size base takes ")
+    assert "mlim-ray prepare --image-size" in line
+
+
+def test_a_set_without_records_of_a_split(experiment: Path, prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = prepared.parent / "no_val"
+    other.mkdir(exist_ok=True)
+    manifest = json.loads((prepared / "manifest.json").read_text())
+    manifest["splits"]["val"]["num_records"] = 0
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    assert f"{other} has no records in split val" in refused(capsys, load_main(experiment), "--data", str(other))
+
+
+def test_workers_that_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
+    main = load_main(ROOT / "experiments" / "pretrain.py")
+    num_lanes = 60 * (os.cpu_count() or 1)
+    wide = ["--feed.num-lanes", str(num_lanes), "--train.batch-size", str(num_lanes)]
+    line = refused(capsys, main, "--data", "generated:300", "--workers", str(num_lanes), *wide)
+    assert line.startswith(f"{num_lanes} workers ") and "use " in line and "--workers" in line
+    line = refused(capsys, main, "--data", "generated:300", "--workers", "4", "--feed.num-lanes", "3")
+    assert (
+        line.startswith("--workers: given 4, expected at most 3, the lanes of the feed") and "--feed.num-lanes" in line
+    )
+
+
+def test_folders_that_cannot_be_taken(experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main = load_main(experiment)
+    run, other = tmp_path / "run", tmp_path / "other"
+    for folder, name, content in ((run, "config.yaml", "train: {}\n"), (other, "thesis.txt", "precious")):
+        folder.mkdir()
+        (folder / name).write_text(content)
+    data = ("--data", "generated:300")
+    line = refused(capsys, main, *data, "--out", str(run))
+    assert line.startswith(f"{run} holds a run that is unfinished") and "--resume" in line and "--overwrite" in line
+    assert "holds files that are no run of ours" in refused(capsys, main, *data, "--out", str(other), "--overwrite")
+    absent = tmp_path / "absent"
+    assert f"--resume: {absent} holds no run" in refused(capsys, main, *data, "--out", str(absent), "--resume")
+    assert main([*data, "--out", str(run), "--overwrite", "--dry-run"]) == 0
+    assert (run / "config.yaml").read_text() == "train: {}\n" and not absent.exists()
+
+
+def test_a_run_is_not_resumed_with_another_knob(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main = load_main(ROOT / "experiments" / "pretrain.py")
+    run = tmp_path / "run"
+    main(["--data", "generated:300", "--model.size", "tiny", "--steps", "50", "--dry-run"])
+    planned = capsys.readouterr().out
+    run.mkdir()
+    (run / "config.yaml").write_text(planned[: planned.index("\nrecords: ")])
+    (run / "environment.json").write_text(json.dumps({"data": "generated:300"}))
+    assert main(["--out", str(run), "--resume", "--dry-run"]) == 0
+    assert "steps: 50 of 64 records" in capsys.readouterr().out
+    line = refused(capsys, main, "--out", str(run), "--resume", "--steps", "60")
+    assert line.startswith("--train.num-steps: ") and "started with 50" in line and "with 60" in line

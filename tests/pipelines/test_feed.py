@@ -1,0 +1,97 @@
+"""The two feeds on a real Ray: streamed by Ray Data, or resident in the object store (contract C2)."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import numpy as np
+import pytest
+import ray
+
+from mlim_ray.config import FeedConfig, MamConfig, TrainConfig
+from mlim_ray.data import prepared as prepared_module
+from mlim_ray.data.prepared import PreparedSet
+from mlim_ray.data.records import Records
+from mlim_ray.pipelines.feed import put_resident, resident_bytes, stream_batches
+from mlim_ray.training import stream as stream_module
+from mlim_ray.training.batch import Batch, Masking
+from mlim_ray.training.stream import ShardReader, read_groups, resident_batches, stream_order
+from tests.prepared_sets import source_records, write_prepared
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
+
+MASKING = Masking(MamConfig(), seed=3, num_cells=16)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedSet:
+    """35 row groups: more than one task of `put_resident`."""
+    return write_prepared(tmp_path_factory.mktemp("many"), source_records(2_200))
+
+
+def reader_of(prepared: PreparedSet, rank: int, num_workers: int, *, batch_size: int, num_lanes: int) -> ShardReader:
+    train, feed = TrainConfig(batch_size=batch_size, seed=3), FeedConfig(num_lanes=num_lanes, window_groups=1)
+    order = stream_order(prepared, train, feed)
+    return ShardReader(prepared, order, MASKING, order.lanes_of(rank, num_workers))
+
+
+def expected_batches(reader: ShardReader, start: int, stop: int) -> list[Batch]:
+    """The same steps without Ray, each read by itself."""
+    return [reader.read_chunk(reader.chunk_of(step), step, step + 1)[0] for step in range(start, stop)]
+
+
+def check_equal(one: list[Batch] | list[Records], other: list[Batch] | list[Records]) -> None:
+    for a, b in zip(one, other, strict=True):
+        for name, x, y in zip(a._fields, a, b, strict=True):
+            assert x.dtype == y.dtype, name
+            np.testing.assert_array_equal(x, y, err_msg=name)
+
+
+def forbid(*_: object, **__: object) -> NoReturn:
+    raise AssertionError("the worker's own process decoded or masked records")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ray_data_tasks_decode_and_mask_each_workers_steps(
+    prepared: PreparedSet, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    reader = reader_of(prepared, rank, 2, batch_size=50, num_lanes=6)
+    start, stop = 3, reader.order.epoch_steps + 10
+    assert reader.chunk_of(stop) - reader.chunk_of(start) > 5
+    prepared_module._open_shard.cache_clear()
+    with monkeypatch.context() as patch:
+        # Tasks import their own copy: only what this process would do itself fails.
+        patch.setattr(stream_module, "decode_records", forbid)
+        patch.setattr(stream_module, "make_batch", forbid)
+        streamed = list(stream_batches(reader, start, stop))
+    assert prepared_module._open_shard.cache_info().misses == 0
+    check_equal(streamed, expected_batches(reader, start, stop))
+
+
+def test_resident_records_are_the_split_decoded_once_in_tasks(
+    prepared: PreparedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(stream_module, "decode_records", forbid)
+        records = ray.get(put_resident(prepared))
+    check_equal([records], [read_groups(prepared, range(35))])
+    assert sum(array.nbytes for array in records) == resident_bytes(prepared)
+    # Shared memory, not a copy of it.
+    assert not records.pixels_RHW3.flags.writeable
+    reader = reader_of(prepared, 1, 3, batch_size=64, num_lanes=6)
+    resident = resident_batches(records, reader.order, MASKING, reader.lanes, 30, 40)
+    check_equal(list(resident), expected_batches(reader, 30, 40))
+
+
+def test_a_worker_without_rows_in_a_step_gets_an_empty_batch(tmp_path_factory: pytest.TempPathFactory) -> None:
+    tiny = write_prepared(tmp_path_factory.mktemp("tiny"), source_records(5))
+    by_rank = []
+    for rank in range(4):
+        reader = reader_of(tiny, rank, 4, batch_size=2, num_lanes=4)
+        by_rank.append(list(stream_batches(reader, 0, 6)))
+        check_equal(by_rank[rank], expected_batches(reader, 0, 6))
+    sizes = np.array([[len(batch.key_hash_B) for batch in batches] for batches in by_rank])
+    np.testing.assert_array_equal(sizes.sum(0), [2, 2, 1, 2, 2, 1])
+    assert (sizes == 0).any(1).all()
+    joined = [Batch(*map(np.concatenate, zip(*parts, strict=True))) for parts in zip(*by_rank, strict=True)]
+    check_equal(joined, expected_batches(reader_of(tiny, 0, 1, batch_size=2, num_lanes=4), 0, 6))

@@ -1,0 +1,100 @@
+"""A prepared set of small pictures on disk, written as `prepare` writes one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from mlim_ray.config.prepare import PrepareConfig
+from mlim_ray.data.counter import hash_key
+from mlim_ray.data.manifest import SPLITS, Counts, Manifest, Split, StoredImage, StoredText, write_manifest
+from mlim_ray.data.prepared import PreparedSet
+from mlim_ray.data.shards import TrainSums, row_group_records, write_bucket, write_tail
+from mlim_ray.data.sources import resolve_prepare_config
+from mlim_ray.data.staging import SCHEMA, read_bucket, write_slice
+from mlim_ray.data.tokenizer import count_words, train_tokenizer
+
+SIZE, MAX_TOKENS, NUM_BUCKETS = 8, 12, 3
+
+
+class SourceRecord(NamedTuple):
+    """A training record before it is prepared."""
+
+    picture: np.ndarray
+    text: str
+    label: int
+
+
+def source_records(num_records: int, num_labels: int = 4) -> dict[int, SourceRecord]:
+    """Records by the hash of their key, sorted by label; each has a picture and a title of its own."""
+    rng = np.random.default_rng(7)
+    pictures = rng.integers(0, 256, (num_records, SIZE, SIZE, 3), np.uint8)
+    return {
+        hash_key(f"record {i}"): SourceRecord(picture, f"shirt number {i}", i * num_labels // num_records)
+        for i, picture in enumerate(pictures)
+    }
+
+
+def write_prepared(folder: Path, records: dict[int, SourceRecord]) -> PreparedSet:
+    """Stage the records, then write shards, tail, tokenizer and manifest; all of them are of the training split."""
+    out, staging = str(folder / "set"), str(folder / "staging")
+    tokenizer = train_tokenizer(count_words([record.text for record in records.values()]), 200)
+    write_slice(f"{staging}/0", [_staged(records)], NUM_BUCKETS)
+    sums = TrainSums(np.zeros(tokenizer.vocab_size, np.int64))
+    shards, with_leftovers = [], []
+    for bucket in range(NUM_BUCKETS):
+        table = read_bucket([f"{staging}/0"], bucket)
+        result = write_bucket(out, staging, bucket, table, tokenizer, MAX_TOKENS, SIZE)
+        sums.add(result.sums)
+        shards += result.shards.values()
+        if result.num_records["train"] % row_group_records(SIZE):
+            with_leftovers.append(bucket)
+    tail = write_tail(out, staging, "train", with_leftovers, SIZE)
+    if tail is not None:
+        shards.append(tail)
+    for name, content in tokenizer.files().items():
+        path = folder / "set" / "tokenizer" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    train = Split(num_records=len(records), shards=tuple(shards))
+    empty = Split(num_records=0, shards=())
+    manifest = Manifest(
+        fingerprint="f",
+        source="s",
+        config=resolve_prepare_config(PrepareConfig(), SIZE),
+        columns={"image": "image", "text": "text"},
+        counts=Counts(read=len(records), accepted=len(records), rejected=0, duplicates=0, cut_texts=0, reasons={}),
+        splits={name: train if name == "train" else empty for name in SPLITS},
+        row_group_records=row_group_records(SIZE),
+        image=StoredImage(size=SIZE, encoding="raw"),
+        text=StoredText(max_tokens=MAX_TOKENS, vocab_size=tokenizer.vocab_size),
+        statistics=sums.statistics(),
+    )
+    write_manifest(out, manifest)
+    return PreparedSet.open(out)
+
+
+def _staged(records: dict[int, SourceRecord]) -> pa.Table:
+    rows = []
+    for row, (key_hash, record) in enumerate(records.items()):
+        values = record.picture.reshape(-1, 3).astype(int)
+        rows.append(
+            {
+                "key": f"record {row}",
+                "key_hash": key_hash,
+                "slice": 0,
+                "row": row,
+                "source": "a",
+                "image": record.picture.tobytes(),
+                "pixel_sums": [*values.sum(0), *(values**2).sum(0)],
+                "text": record.text,
+                "was_cut": False,
+                "label": str(record.label),
+                "group": None,
+                "split": "train",
+            }
+        )
+    return pa.Table.from_pylist(rows, SCHEMA)
