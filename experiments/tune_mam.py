@@ -2,7 +2,7 @@
 
 Question: for this catalogue and this budget, which masking ratios and loss weights suit it?
 Command:  python experiments/tune_mam.py [--data SOURCE] [--trials N] [--max-samples N]
-Cost:     8 trials of at most 18,000 records: about 3 minutes on two CPU cores (the tiny model).
+Cost:     8 trials of at most 16,000 records: about 3 minutes on two CPU cores (the tiny model).
 Result:   a run folder with best.yaml, trials.parquet, the winner's model and a page.
 """
 
@@ -17,7 +17,7 @@ from mlim_ray.config import ProbeConfig, SearchRunConfig, TrainConfig
 def build() -> SearchRunConfig:
     """A small search; its probes are smaller than pretrain's, since they are taken of every trial."""
     return SearchRunConfig(
-        probe=ProbeConfig(num_records=384, linear_train_records=2_000), train=TrainConfig(warmup_ratio=0.1)
+        probe=ProbeConfig(num_records=256, linear_train_records=1_500), train=TrainConfig(warmup_ratio=0.1)
     )
 
 

@@ -12,7 +12,7 @@ class SearchConfig(Section):
 
     num_trials: int = Field(8, ge=1)
     """trials, the two references included"""
-    max_samples: int = Field(18_000, ge=1)
+    max_samples: int = Field(16_000, ge=1)
     """records that one full trial sees"""
     num_rungs: int = Field(3, ge=1, le=8)
     """points at which trials are compared, the last one at max_samples"""

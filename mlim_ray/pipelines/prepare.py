@@ -84,6 +84,9 @@ class PrepareSummary:
 class TooManyRejected(ValueError):
     """More records were rejected than `max_rejected_ratio` allows; nothing but the quarantine was written."""
 
+    exit_code = 3
+    """of the program that it ends: a script can tell it from a mistake in the command"""
+
     def __init__(self, source: str, quarantine: str, counts: _Cleaned, max_ratio: float) -> None:
         self.read = counts.read
         self.rejected = counts.rejected

@@ -95,8 +95,7 @@ def _train(folder: RunFolder, setting: Setting[PretrainConfig], plan: WorkerPlan
         ),
     )
     started = time.perf_counter()
-    with _progress(folder, setting):
-        trainer.fit()
+    _fit_and_show(trainer, folder, setting)
     return time.perf_counter() - started
 
 
@@ -134,18 +133,27 @@ def _measure(
     return evaluation
 
 
-@contextlib.contextmanager
-def _progress(folder: RunFolder, setting: Setting[PretrainConfig]) -> Iterator[None]:
-    """The progress line, fed from the run's metrics, which the first worker writes."""
-    num_steps = setting.config.train.num_steps
-    stopped = threading.Event()
+def _fit_and_show(trainer: TorchTrainer, folder: RunFolder, setting: Setting[PretrainConfig]) -> None:
+    """Fit, with a progress line fed from the metrics that the first worker writes.
+
+    Ray Train fits in a thread of its own: in the main one it would take over Ctrl-C and leave with exit code 0.
+    """
+    order, num_steps = setting.order, setting.config.train.num_steps
     done = max(folder.checkpoints().steps(), default=0)
     poll_every_s = _POLL_EVERY_S * (20 if storage.is_remote(folder.path) else 1)
-    order = setting.order
-    total = order.samples_at(num_steps)
-    with Stage("pretrain", total, "records", already_done=order.samples_at(done)) as stage:
+    errors: list[BaseException] = []
 
-        def show() -> None:
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=fit, name="fit", daemon=True)
+    with Stage("pretrain", order.samples_at(num_steps), "records", already_done=order.samples_at(done)) as stage:
+        thread.start()
+        while thread.is_alive():
+            thread.join(poll_every_s)
             lines = read_metrics(folder.path)
             if lines and lines[-1]["step"] > done:
                 last = lines[-1]
@@ -155,19 +163,8 @@ def _progress(folder: RunFolder, setting: Setting[PretrainConfig]) -> Iterator[N
                     step=last["step"],
                     loss=last["loss/total"],
                 )
-
-        def poll() -> None:
-            while not stopped.wait(poll_every_s):
-                show()
-
-        thread = threading.Thread(target=poll, name="progress", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stopped.set()
-            thread.join()
-        show()
+        if errors:
+            raise errors[0]
 
 
 @contextlib.contextmanager

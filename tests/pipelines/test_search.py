@@ -27,6 +27,7 @@ from mlim_ray.pipelines.search.journal import STUDY_NAME
 pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENT = str(ROOT / "experiments" / "tune_mam.py")
 BUDGET_S = 400.0
 # One trial at a time, so that two searches of one seed are the same search.
 FLAGS = [
@@ -39,7 +40,7 @@ FLAGS = [
 def start(out: Path, *flags: str, num_trials: int = 5) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "experiments" / "tune_mam.py"), *FLAGS, "--trials", str(num_trials), "--out", str(out), *flags],
+        [sys.executable, EXPERIMENT, *FLAGS, "--trials", str(num_trials), "--out", str(out), *flags],
         cwd=out.parent,
         env=environment,
         stdout=subprocess.PIPE,
