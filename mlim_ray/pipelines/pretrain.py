@@ -22,7 +22,7 @@ from mlim_ray.pipelines.measure import Measured, gpu_options, make_yardstick, me
 from mlim_ray.pipelines.plan import describe_run
 from mlim_ray.pipelines.request import RunRequest
 from mlim_ray.pipelines.resources import WorkerPlan, plan_run
-from mlim_ray.pipelines.setting import Setting, check_places, open_setting, ray_folder
+from mlim_ray.pipelines.setting import Setting, check_places, check_unchanged, open_setting, ray_folder
 from mlim_ray.pipelines.train_worker import WorkerJob, train_worker
 from mlim_ray.reporting.progress import Stage, say, table
 from mlim_ray.reporting.run_page import render_run_page
@@ -46,6 +46,8 @@ def pretrain(request: RunRequest[PretrainConfig]) -> dict[str, Any]:
     if request.dry_run:
         return describe_run(request)
     folder = claim_folder(request.out, EXPERIMENT, resume=request.resume, overwrite=request.overwrite)
+    if request.resume:
+        check_unchanged(folder, request.config)
     if request.resume and folder.is_finished:
         say(f"{folder.path} is finished already; its page: {folder.file('report.html')}")
         return _summary(folder, folder.read_json("evaluation.json"))
@@ -112,10 +114,12 @@ def _measure(
             )
         )
         stage.advance(1)
+    metrics = read_metrics(folder.path)
     evaluation = {
         "steps": config.train.num_steps,
         "samples": setting.order.samples_at(config.train.num_steps),
         "seconds": seconds,
+        "records_per_s": _rate(metrics),
         "size": config.model.size,
         **measured.evaluation,
     }
@@ -124,7 +128,7 @@ def _measure(
         run=folder.path,
         config=config.model_dump(mode="json"),
         environment=folder.read_json("environment.json"),
-        metrics=read_metrics(folder.path),
+        metrics=metrics,
         evaluation=evaluation,
         pictures=measured.pictures,
     )
@@ -191,6 +195,14 @@ def _tell(folder: RunFolder, evaluation: Evaluation) -> None:
     say(f"next: python experiments/tune_mam.py --data {folder.read_json('environment.json')['data']}")
 
 
+def _rate(metrics: list[dict[str, Any]]) -> float | None:
+    """Records per second between the first and the last logged line of the last start, Ray's start left out."""
+    begun = max((i for i, line in enumerate(metrics) if "time/samples_per_s" not in line), default=0)
+    first, last = metrics[begun], metrics[-1]
+    seconds = last["time/elapsed_s"] - first["time/elapsed_s"]
+    return (last["samples"] - first["samples"]) / seconds if seconds > 0 else None
+
+
 def _probe_row(entry: dict[str, Any]) -> dict[str, Any]:
     row = {"hidden": entry["hidden_ratio"]}
     for side in ("mlm", "recon"):
@@ -216,6 +228,7 @@ def _summary(folder: RunFolder, evaluation: Evaluation) -> dict[str, Any]:
         "steps": evaluation["steps"],
         "samples": evaluation["samples"],
         "seconds": evaluation["seconds"],
+        "records_per_s": evaluation["records_per_s"],
         "report": folder.file("report.html"),
         "model": folder.file("model"),
         "probe": paper_figures(evaluation) | {"score": evaluation["probe"]["score"]},

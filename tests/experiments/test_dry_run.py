@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +24,9 @@ from mlim_ray.data.shards import TRAIN
 from mlim_ray.data.sources import open_source, resolve_prepare_config
 from mlim_ray.data.tokenizer import count_words, train_tokenizer
 from tests.data.pictures import encoded, noise
+from tests.experiments.loading import EXPERIMENTS, Main, load_main
 
 ROOT = Path(__file__).resolve().parents[2]
-EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
-
-Main = Callable[[Sequence[str]], int]
-
-
-def load_main(path: Path) -> Main:
-    """The entry point of an experiment, from its file."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main  # type: ignore[no-any-return]
 
 
 @pytest.fixture(params=EXPERIMENTS, ids=lambda path: path.stem)

@@ -16,7 +16,7 @@ from mlim_ray.pipelines.feed import put_resident, resident_bytes, stream_batches
 from mlim_ray.training import stream as stream_module
 from mlim_ray.training.batch import Batch, Masking
 from mlim_ray.training.stream import ShardReader, read_groups, resident_batches, stream_order
-from tests.prepared_sets import source_records, write_prepared
+from tests.prepared_sets import MAX_TOKENS, SIZE, source_records, write_prepared
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
 
@@ -75,7 +75,7 @@ def test_resident_records_are_the_split_decoded_once_in_tasks(
         patch.setattr(stream_module, "decode_records", forbid)
         records = ray.get(put_resident(prepared))
     check_equal([records], [read_groups(prepared, range(35))])
-    assert sum(array.nbytes for array in records) == resident_bytes(prepared)
+    assert sum(array.nbytes for array in records) == resident_bytes(2_200, SIZE, MAX_TOKENS)
     # Shared memory, not a copy of it.
     assert not records.pixels_RHW3.flags.writeable
     reader = reader_of(prepared, 1, 3, batch_size=64, num_lanes=6)

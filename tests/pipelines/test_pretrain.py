@@ -19,6 +19,7 @@ import yaml
 from transformers import AutoModel, AutoTokenizer
 
 from mlim_ray.masking.mam import MODES
+from mlim_ray.model import MlimModel
 from mlim_ray.training.checkpoint import CheckpointStore
 from mlim_ray.training.metrics import read_metrics
 
@@ -26,8 +27,8 @@ pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 BUDGET_S = 240.0
-# 480 training records are 8 steps an epoch; checkpoints lie between logged steps.
-NUM_STEPS, LOG_EVERY, CHECKPOINT_EVERY = 24, 3, 10
+# 503 training records are 8 steps an epoch; checkpoints lie between logged steps.
+NUM_STEPS, NUM_EPOCHS, LOG_EVERY, CHECKPOINT_EVERY = 24, 3, 3, 10
 FLAGS = [
     *("--data", "generated:600", "--steps", str(NUM_STEPS), "--no-dashboard", "--json"),
     *("--train.log-every-steps", str(LOG_EVERY), "--train.checkpoint-every-steps", str(CHECKPOINT_EVERY)),
@@ -129,19 +130,20 @@ def test_the_run_folder_is_whole(one_worker: tuple[Path, dict[str, Any]]) -> Non
     resolved = {name: knobs for name, knobs in config.items() if name != "feed"}
     assert "auto" not in [value for knobs in resolved.values() for value in knobs.values()]
     environment = json.loads((run / "environment.json").read_text())
-    assert environment["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert environment["versions"]["torch"] == torch.__version__
     assert (environment["data"], environment["num_workers"]) == ("generated:600", 1)
     page = (run / "report.html").read_text()
     assert page.lstrip().lower().startswith("<!doctype html") and "one" in page
 
 
 def test_every_logged_step_has_its_line(one_worker: tuple[Path, dict[str, Any]]) -> None:
-    run, _ = one_worker
+    run, summary = one_worker
     lines = read_metrics(str(run))
     assert [line["step"] for line in lines] == list(range(LOG_EVERY, NUM_STEPS + 1, LOG_EVERY))
-    assert [line["samples"] for line in lines][-1] == 3 * 480
-    modes = {f"loss/{side}/{mode}" for side in ("mlm", "recon") for mode in MODES}
-    assert set(lines[0]) >= {"loss/total", "loss/mlm", "loss/recon", "learning_rate"} | modes
+    assert lines[-1]["epoch"] == NUM_EPOCHS and lines[-1]["samples"] == summary["samples"]
+    # By the paper's values an image-heavy record hides no word, so it has no MLM loss.
+    modes = {f"loss/{side}/{mode}" for side in ("mlm", "recon") for mode in MODES} - {"loss/mlm/image_heavy"}
+    assert all(set(line) >= {"loss/total", "loss/mlm", "loss/recon", "learning_rate"} | modes for line in lines)
     assert lines[-1]["loss/total"] < lines[0]["loss/total"]
 
 
@@ -151,7 +153,9 @@ def test_the_model_folder_loads_with_transformers(one_worker: tuple[Path, dict[s
     assert store.steps() == [20, NUM_STEPS]
     checkpoint = store.latest()
     assert checkpoint is not None
-    weights = AutoModel.from_pretrained(run / "model").state_dict()
+    model = AutoModel.from_pretrained(run / "model")
+    assert isinstance(model, MlimModel)
+    weights = model.state_dict()
     assert set(weights) >= set(checkpoint.weights)
     assert all(torch.equal(weights[name], value) for name, value in checkpoint.weights.items())
     tokenizer = AutoTokenizer.from_pretrained(run / "model")
@@ -176,9 +180,7 @@ def test_a_finished_run_is_neither_redone_nor_lost(folder: Path, one_worker: tup
     assert (run / "metrics.jsonl").read_bytes() == metrics
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(
-    folder: Path, one_worker: tuple[Path, dict[str, Any]]
-) -> None:
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(folder: Path, one_worker: tuple[Path, dict[str, Any]]) -> None:
     run = folder / "runs" / "killed"
     process = start(folder, *FLAGS, "--out", "runs/killed")
     wait_until(process, lambda: any(line["step"] >= 12 for line in read_metrics(str(run))))

@@ -28,7 +28,7 @@ from mlim_ray.pipelines.search.results import (
 from mlim_ray.pipelines.search.searcher import NUMBER, SAMPLES, SCORE, JournalAsha, JournalSearch
 from mlim_ray.pipelines.search.space import trial_config
 from mlim_ray.pipelines.search.trial import PretrainTrial, TrialJob, trial_folder
-from mlim_ray.pipelines.setting import Setting, check_places, open_setting, ray_folder
+from mlim_ray.pipelines.setting import Setting, check_places, check_unchanged, open_setting, ray_folder
 from mlim_ray.reporting.figures import Search
 from mlim_ray.reporting.progress import Stage, say, table
 from mlim_ray.reporting.search_page import render_search_page
@@ -49,6 +49,8 @@ def search(request: RunRequest[SearchRunConfig]) -> dict[str, Any]:
     if request.dry_run:
         return describe_search(request)
     folder = claim_folder(request.out, EXPERIMENT, resume=request.resume, overwrite=request.overwrite)
+    if request.resume:
+        check_unchanged(folder, request.config)
     if request.resume and folder.is_finished:
         say(f"{folder.path} is finished already; its page: {folder.file('report.html')}")
         return _summary(folder, folder.read_json("evaluation.json"))

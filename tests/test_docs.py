@@ -1,0 +1,196 @@
+"""Every command that the pages show, run: experiments as a dry run, make without doing, the rest as it stands."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mlim_ray.config import PretrainConfig
+from mlim_ray.config.files import write_best
+from mlim_ray.training.resolve import resolve_size
+from tests.experiments.loading import EXPERIMENTS, load_main
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+LANGUAGES = ("sh", "bash", "console")
+
+GENERATED = "generated:300"
+BEST = "best.yaml"
+STAND_INS = {
+    "my_catalogue/": GENERATED,
+    "prepared/": GENERATED,
+    "runs/tune_mam-001/best.yaml": BEST,
+}
+"""What a page names and a clone has not: a reader's own records, and what an earlier command on the page wrote."""
+
+NOT_RUN = {
+    ("git", "clone"): "needs the network",
+    ("cd",): "a reader's own place",
+    ("ray", "up"): "starts machines that cost money",
+    ("ray", "submit"): "needs a cluster",
+    ("ray", "attach"): "needs a cluster",
+    ("ray", "dashboard"): "needs a cluster",
+    ("ray", "down"): "needs a cluster",
+}
+
+_BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
+_SHELL = re.compile(r"[|&;<>()$`]+")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of a page, as words."""
+
+    page: str
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.page}: {shlex.join(self.words)}"
+
+    @property
+    def program(self) -> str:
+        return Path(self.words[0]).name
+
+    @property
+    def is_prepare(self) -> bool:
+        return self.program == "mlim-ray" and self.words[1:2] == ("prepare",)
+
+
+def commands_in(text: str, page: str) -> Iterator[Command]:
+    """The commands in a page's blocks; in a console block those after a prompt, the rest being output."""
+    for language, block in _BLOCK.findall(text):
+        if language not in LANGUAGES:
+            continue
+        for line in block.replace("\\\n", " ").splitlines():
+            command = line.strip()
+            if language == "console":
+                if not command.startswith("$ "):
+                    continue
+                command = command[2:]
+            words = shlex.split(command, comments=True)
+            if words:
+                yield Command(page, tuple(words))
+
+
+COMMANDS = [command for page in PAGES if page.exists() for command in commands_in(page.read_text(), page.name)]
+PARAMETERS = [
+    pytest.param(command, id=str(command), marks=[pytest.mark.cluster] if command.is_prepare else [])
+    for command in COMMANDS
+]
+
+
+def run(command: Command) -> None:
+    """Run a command in the current folder, which is empty but for the stand-ins; it has to end well."""
+    words = [STAND_INS.get(word, word) for word in command.words[1:]]
+    if any(_SHELL.fullmatch(word) for word in words):
+        raise AssertionError(f"{command}: more than one command in a line; write one a line")
+    for start, reason in NOT_RUN.items():
+        if (command.program, *words)[: len(start)] == start:
+            pytest.skip(reason)
+    if command.program in ("python", "python3") and words[:1] and words[0].startswith("experiments/"):
+        path = ROOT / words[0]
+        assert path in EXPERIMENTS, f"{command}: there is no such experiment"
+        assert load_main(path)([*words[1:], *([] if "--dry-run" in words else ["--dry-run"])]) == 0
+    elif command.program == "make":
+        shell(["make", "-n", *words], ROOT)
+    elif command.program == "mlim-ray":
+        # What prepare writes to is not there yet, whatever stands in for it when it is read.
+        words = [*words[:2], "out", *words[3:]] if command.is_prepare else words
+        shell([sys.executable, "-m", "mlim_ray.command_line.main", *words], Path.cwd())
+    else:
+        raise AssertionError(f"{command}: not known to this test; teach it how to run {command.program}")
+
+
+def shell(words: list[str], folder: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MAKEFLAGS")}
+    done = subprocess.run(
+        words, cwd=folder, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(autouse=True)
+def readers_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current folder is empty but for a `best.yaml`."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    write_best(BEST, resolve_size(PretrainConfig(), has_gpu=False))
+
+
+@pytest.mark.parametrize("command", PARAMETERS)
+def test_a_command_of_the_pages_runs(command: Command, tmp_path: Path) -> None:
+    run(command)
+    if command.is_prepare:
+        assert json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]["accepted"] == 300
+
+
+def test_the_readme_begins_with_the_two_commands() -> None:
+    assert [command.words for command in COMMANDS if command.page == "README.md"][:2] == [
+        ("make", "tune"),
+        ("make", "test"),
+    ]
+
+
+def test_each_target_that_a_page_mentions_is_one() -> None:
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        mentioned = set(re.findall(r"`make ([a-z][a-z-]*)[ `]", page.read_text()))
+        assert mentioned <= targets, page.name
+
+
+def test_commands_are_found_in_blocks_of_a_shell() -> None:
+    text = """Not `make this`.
+```sh
+make tune ARGS="--trials 12"   # a search
+# a remark
+
+python experiments/pretrain.py \\
+    --steps 7
+```
+```python
+make that
+```
+```console
+$ make test
+== 3 passed
+```
+"""
+    assert [command.words for command in commands_in(text, "page")] == [
+        ("make", "tune", "ARGS=--trials 12"),
+        ("python", "experiments/pretrain.py", "--steps", "7"),
+        ("make", "test"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "curl example.org",
+        "python -m http.server",
+        "python experiments/absent.py",
+        "make absent",
+        "make check | tee log",
+        "mlim-ray inspect",
+        "mlim-ray inspect absent/",
+    ],
+)
+def test_a_command_that_is_unknown_or_fails_is_told(line: str) -> None:
+    (command,) = commands_in(f"```sh\n{line}\n```\n", "page")
+    with pytest.raises(AssertionError):
+        run(command)
+
+
+@pytest.mark.parametrize("flags", ["--steps none", "--data absent/", "--trials 3", "--config absent.yaml"])
+def test_an_experiment_that_would_be_refused_is_told(flags: str) -> None:
+    (command,) = commands_in(f"```sh\npython experiments/pretrain.py {flags}\n```\n", "page")
+    with pytest.raises(SystemExit):
+        run(command)
