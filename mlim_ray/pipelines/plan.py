@@ -50,8 +50,7 @@ class _Records:
 def describe_run(request: RunRequest[PretrainConfig]) -> dict[str, object]:
     """Print the plan of a pre-training run; gives its figures. Raises ValueError where the run would be refused."""
     with _cluster(request.address) as cluster:
-        folder, config, records = _open(request, cluster, "pretrain", auto_feed="stream")
-        plan = plan_run(cluster, request.num_workers, streams=config.feed.kind == "stream")
+        folder, config, records, plan = _plan_run(request, cluster)
         order = _order(config, records)
         num_steps = config.train.num_steps
         _say_plan(config, records)
@@ -62,16 +61,41 @@ def describe_run(request: RunRequest[PretrainConfig]) -> dict[str, object]:
 def describe_search(request: RunRequest[SearchRunConfig]) -> dict[str, object]:
     """Print the plan of a search; gives its figures. Raises ValueError where the search would be refused."""
     with _cluster(request.address) as cluster:
-        folder, config, records = _open(request, cluster, "tune_mam", auto_feed="resident")
-        plan = plan_search(
-            cluster, max_concurrent=config.search.max_concurrent_trials, streams=config.feed.kind == "stream"
-        )
+        folder, config, records, plan = _plan_search(request, cluster)
         num_steps = _order(config, records).steps_for(config.search.max_samples)
         train = config.train.model_copy(update={"num_steps": num_steps})
         _say_plan(config.model_copy(update={"train": train}), records)
         levels = ", ".join(f"{rung:,}" for rung in config.search.rungs)
         say(f"trials: {config.search.num_trials} of at most {num_steps:,} steps, compared at {levels} records")
         return _close(folder, records, plan, cluster, num_steps)
+
+
+def check_run(request: RunRequest[PretrainConfig]) -> None:
+    """Raise ValueError where a run would be refused, before anything is started; on a cluster, Ray is asked later."""
+    if request.address == LOCAL:
+        _plan_run(request, this_machine())
+
+
+def check_search(request: RunRequest[SearchRunConfig]) -> None:
+    """Raise ValueError where a search would be refused, as `check_run` does."""
+    if request.address == LOCAL:
+        _plan_search(request, this_machine())
+
+
+def _plan_run(
+    request: RunRequest[PretrainConfig], cluster: Cluster
+) -> tuple[RunFolder, PretrainConfig, _Records, WorkerPlan]:
+    folder, config, records = _open(request, cluster, "pretrain", auto_feed="stream")
+    return folder, config, records, plan_run(cluster, request.num_workers, streams=config.feed.kind == "stream")
+
+
+def _plan_search(
+    request: RunRequest[SearchRunConfig], cluster: Cluster
+) -> tuple[RunFolder, SearchRunConfig, _Records, WorkerPlan]:
+    folder, config, records = _open(request, cluster, "tune_mam", auto_feed="resident")
+    streams = config.feed.kind == "stream"
+    plan = plan_search(cluster, max_concurrent=config.search.max_concurrent_trials, streams=streams)
+    return folder, config, records, plan
 
 
 @contextlib.contextmanager

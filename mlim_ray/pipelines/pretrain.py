@@ -19,10 +19,10 @@ from mlim_ray.evaluation.evaluation import Evaluation, paper_figures
 from mlim_ray.pipelines.cluster import Cluster, connect
 from mlim_ray.pipelines.feed import put_resident
 from mlim_ray.pipelines.measure import Measured, gpu_options, make_yardstick, measure
-from mlim_ray.pipelines.plan import describe_run
+from mlim_ray.pipelines.plan import check_run, describe_run
 from mlim_ray.pipelines.request import RunRequest
 from mlim_ray.pipelines.resources import WorkerPlan, plan_run
-from mlim_ray.pipelines.setting import Setting, check_places, check_unchanged, open_setting, ray_folder
+from mlim_ray.pipelines.setting import Setting, check_places, open_setting, ray_folder
 from mlim_ray.pipelines.train_worker import WorkerJob, train_worker
 from mlim_ray.reporting.progress import Stage, say, table
 from mlim_ray.reporting.run_page import render_run_page
@@ -45,9 +45,8 @@ def pretrain(request: RunRequest[PretrainConfig]) -> dict[str, Any]:
     """
     if request.dry_run:
         return describe_run(request)
+    check_run(request)
     folder = claim_folder(request.out, EXPERIMENT, resume=request.resume, overwrite=request.overwrite)
-    if request.resume:
-        check_unchanged(folder, request.config)
     if request.resume and folder.is_finished:
         say(f"{folder.path} is finished already; its page: {folder.file('report.html')}")
         return _summary(folder, folder.read_json("evaluation.json"))

@@ -76,20 +76,16 @@ def open_setting(
         ValueError: the source, the config and the cluster do not fit together.
     """
     config = resolve_size(request.config, has_gpu=cluster.num_gpus >= 1)
-    if request.resume:
-        check_unchanged(folder, config)
     prepared = _prepared_set(request.data, config, folder)
     prepared.require(TRAIN_SPLIT, config.probe.split)
     model_config(config, prepared)
     config = config.model_copy(update={"prepare": prepared.manifest.config})
     image_size, max_tokens = prepared.manifest.image.size, prepared.manifest.text.max_tokens
     needed = resident_bytes(prepared.num_records(TRAIN_SPLIT), image_size, max_tokens)
-    return Setting(
-        config,
-        prepared,
-        stream_order(prepared, config.train, config.feed),
-        streams_records(config, needed, cluster, auto_feed),
-    )
+    streams = streams_records(config, needed, cluster, auto_feed)
+    feed = config.feed.model_copy(update={"kind": "stream" if streams else "resident"})
+    config = config.model_copy(update={"feed": feed})
+    return Setting(config, prepared, stream_order(prepared, config.train, config.feed), streams)
 
 
 def streams_records(config: PretrainConfig, needed: int, cluster: Cluster, auto_feed: Feed) -> bool:
@@ -160,8 +156,8 @@ def check_unchanged(folder: RunFolder, config: PretrainConfig) -> None:
     for section, knobs in config.model_dump(mode="json").items():
         for knob, value in knobs.items():
             before = stored.get(section, {}).get(knob)
-            # The prepared set's own settings stand in for the section when it is written.
-            if section not in ("prepare", "feed") and before != value:
+            # Where records are fed from changes nothing that is learned.
+            if (section, knob) != ("feed", "kind") and before != value:
                 flag = f"--{section}.{knob}".replace("_", "-")
                 raise ValueError(
                     f"{flag}: the run in {folder.path} was started with {before} and is asked to resume with {value}; "

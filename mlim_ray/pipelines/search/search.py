@@ -15,7 +15,7 @@ from mlim_ray.evaluation.evaluation import paper_figures
 from mlim_ray.pipelines.cluster import Cluster, connect
 from mlim_ray.pipelines.feed import put_resident
 from mlim_ray.pipelines.measure import Measured, Yardstick, gpu_options, make_yardstick, measure
-from mlim_ray.pipelines.plan import describe_search
+from mlim_ray.pipelines.plan import check_search, describe_search
 from mlim_ray.pipelines.request import RunRequest
 from mlim_ray.pipelines.resources import WorkerPlan, plan_search
 from mlim_ray.pipelines.search.journal import SearchStudy, open_journal, sync_journal
@@ -28,7 +28,7 @@ from mlim_ray.pipelines.search.results import (
 from mlim_ray.pipelines.search.searcher import NUMBER, SAMPLES, SCORE, JournalAsha, JournalSearch
 from mlim_ray.pipelines.search.space import trial_config
 from mlim_ray.pipelines.search.trial import PretrainTrial, TrialJob, trial_folder
-from mlim_ray.pipelines.setting import Setting, check_places, check_unchanged, open_setting, ray_folder
+from mlim_ray.pipelines.setting import Setting, check_places, open_setting, ray_folder
 from mlim_ray.reporting.figures import Search
 from mlim_ray.reporting.progress import Stage, say, table
 from mlim_ray.reporting.search_page import render_search_page
@@ -48,9 +48,8 @@ def search(request: RunRequest[SearchRunConfig]) -> dict[str, Any]:
     """
     if request.dry_run:
         return describe_search(request)
+    check_search(request)
     folder = claim_folder(request.out, EXPERIMENT, resume=request.resume, overwrite=request.overwrite)
-    if request.resume:
-        check_unchanged(folder, request.config)
     if request.resume and folder.is_finished:
         say(f"{folder.path} is finished already; its page: {folder.file('report.html')}")
         return _summary(folder, folder.read_json("evaluation.json"))
