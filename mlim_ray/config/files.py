@@ -6,7 +6,7 @@ carries over to another model size; `size` (model, train.learning_rate) belongs 
 
 import json
 import re
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -80,11 +80,6 @@ def load_config(path: str, base: Config, size_override: str | None = None) -> Co
 class _StrictLoader(yaml.SafeLoader):
     """Safe YAML without aliases (they can blow up a small file), repeated keys or dates; 1e-3 is a number."""
 
-    yaml_implicit_resolvers: ClassVar = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
             mark = self.peek_event().start_mark
@@ -99,6 +94,12 @@ class _StrictLoader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=f"key {shown(name)} is given twice; keep one", problem_mark=mark)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
+
+
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 class _StrictDumper(yaml.SafeDumper):
