@@ -16,14 +16,18 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
-def mix(values: ArrayLike) -> UInt64s:
+def finalise(values: UInt64s) -> UInt64s:
     """SplitMix64's finaliser, element by element; a bijection of uint64."""
-    x = np.asarray(values, np.uint64)
     with np.errstate(over="ignore"):
-        x = x + _GOLDEN
-        x = (x ^ (x >> np.uint64(30))) * _MIX_1
+        x = (values ^ (values >> np.uint64(30))) * _MIX_1
         x = (x ^ (x >> np.uint64(27))) * _MIX_2
         return x ^ (x >> np.uint64(31))
+
+
+def mix(values: ArrayLike) -> UInt64s:
+    """One step of SplitMix64 from each value; a bijection of uint64."""
+    with np.errstate(over="ignore"):
+        return finalise(np.asarray(values, np.uint64) + _GOLDEN)
 
 
 def draw(*counters: ArrayLike) -> UInt64s:

@@ -7,6 +7,8 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from mlim_ray.data.counter import finalise
+
 MASK = 2**64 - 1
 STEP = 0x9E3779B97F4A7C15
 
@@ -34,18 +36,12 @@ def random_bits(seed: int, stream: Stream, index: NDArray[np.integer], width: in
     if not 0 <= seed <= MASK:
         raise ValueError(f"seed {seed} given, a whole number from 0 to 2**64 - 1 expected: choose one of these")
     key = np.uint64((seed * STEP + int(stream) * 0xD1B54A32D192ED03) & MASK)
-    keys = _mix(np.full(1, key, dtype=np.uint64))
-    rows = _mix(keys + index.astype(np.uint64) * np.uint64(STEP))
+    keys = finalise(np.full(1, key, dtype=np.uint64))
+    rows = finalise(keys + index.astype(np.uint64) * np.uint64(STEP))
     steps = np.arange(1, width + 1, dtype=np.uint64) * np.uint64(STEP)
-    return _mix(rows[:, None] + steps[None, :])
+    return finalise(rows[:, None] + steps[None, :])
 
 
 def uniform(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
     """Uniform numbers in [0, 1) with 53 random bits each, of the shape given."""
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
