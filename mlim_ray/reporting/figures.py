@@ -60,6 +60,9 @@ class EvaluationFigures(TypedDict):
     steps: int
     samples: int
     seconds: float
+    """wall time, Ray's start included"""
+    records_per_s: float | None
+    """of the training loop alone"""
     num_parameters: int
     size: str
     probe: ProbeFigures

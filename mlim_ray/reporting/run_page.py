@@ -68,7 +68,7 @@ def render_run_page(
         data=environment.get("data"),
         pictures=pictures,
         curve_titles=[(name, heading) for name, heading in _CHARTS if name in curves],
-        records_per_s=_records_per_s(figures),
+        records_per_s=finite(figures["records_per_s"]),
         data_wait_ratio=data_wait_ratio(metrics),
         num_epochs=metrics[-1].get("epoch") if metrics else None,
         commands=_commands(run, environment),
@@ -141,8 +141,3 @@ def _commands(run: str, environment: Mapping[str, Any]) -> list[Command]:
             f"print(transformers.AutoModel.from_pretrained('{run}/model'))\"",
         ),
     ]
-
-
-def _records_per_s(evaluation: EvaluationFigures) -> float | None:
-    seconds = finite(evaluation["seconds"])
-    return evaluation["samples"] / seconds if seconds else None

@@ -108,6 +108,7 @@ def evaluation(factor: float = 1.0, **changes: Any) -> dict[str, Any]:
         "steps": 2_000,
         "samples": 128_000,
         "seconds": 197.0,
+        "records_per_s": 650.0,
         "num_parameters": 1_071_234,
         "size": "tiny",
         "probe": probe(factor),
