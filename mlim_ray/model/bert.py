@@ -37,14 +37,20 @@ def load_bert_weights(model: MlimModel, folder: str) -> None:
             target[name].copy_(tensor)
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    safe, binary = folder / "model.safetensors", folder / "pytorch_model.bin"
-    if safe.is_file():
-        return load_file(safe)
-    if binary.is_file():
-        weights: dict[str, Tensor] = torch.load(binary, map_location="cpu", weights_only=True)
-        return weights
+def weights_file(folder: Path) -> Path:
+    """The file with a checkpoint folder's weights. Raises ValueError where there is none."""
+    for path in (folder / "model.safetensors", folder / "pytorch_model.bin"):
+        if path.is_file():
+            return path
     raise ValueError(f"{folder}: expected model.safetensors or pytorch_model.bin of a BERT checkpoint, found neither")
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    path = weights_file(folder)
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return weights
 
 
 def _renamed(bert: dict[str, Tensor], num_layers: int, folder: str) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ Nothing is prepared, written or started; a Ray at an `--address` is asked for it
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -18,6 +19,7 @@ from mlim_ray.data.shards import row_group_records
 from mlim_ray.data.sources import open_source, resolve_prepare_config
 from mlim_ray.data.tokenizer import load_tokenizer
 from mlim_ray.model import MlimConfig, MlimModel
+from mlim_ray.model.bert import weights_file
 from mlim_ray.pipelines.cluster import LOCAL, Cluster, connect, this_machine
 from mlim_ray.pipelines.feed import resident_bytes
 from mlim_ray.pipelines.request import RunRequest
@@ -116,6 +118,8 @@ def _open(
     config = resolve_size(request.config, has_gpu=cluster.num_gpus >= 1)
     if request.resume:
         check_unchanged(folder, config)
+    if config.model.bert_checkpoint is not None:
+        weights_file(Path(config.model.bert_checkpoint))
     records = _records_of(request.data, config)
     needed = resident_bytes(records.num_train, records.shape.image_size, records.shape.max_tokens)
     streams = streams_records(config, needed, cluster, auto_feed)

@@ -10,6 +10,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from mlim_ray.model import MlimModel, load_bert_weights
+from mlim_ray.model.encoder import Layout
 from tests.builders import make_model
 
 WIDTH, VOCAB_SIZE = 64, 50
@@ -56,10 +57,12 @@ def test_text_alone_gives_berts_own_states_and_logits(tmp_path: Path) -> None:
 
     x_BSD = model.embedding_norm(model.word_embeddings(ids) + model.token_positions)
     torch.testing.assert_close(x_BSD, theirs.hidden_states[0], rtol=1e-5, atol=1e-5)
+    layout = Layout.of(present)
+    x_PD = layout.pack(x_BSD)
     for layer, expected in zip(model.encoder.layers, theirs.hidden_states[1:], strict=True):
-        x_BSD = layer(x_BSD, present[:, None, None, :])
-        torch.testing.assert_close(x_BSD[present], expected[present], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(model.mlm_logits(x_BSD)[present], theirs.logits[present], rtol=1e-4, atol=1e-4)
+        x_PD = layer(x_PD, layout)
+        torch.testing.assert_close(x_PD, expected[present], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.mlm_logits(x_PD), theirs.logits[present], rtol=1e-4, atol=1e-4)
 
 
 def test_what_bert_does_not_know_keeps_its_initial_values(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from mlim_ray.data.inspection import inspect
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.sources import resolve_prepare_config
 from mlim_ray.pipelines.prepare import prepare
+from mlim_ray.training.checkpoint import CheckpointStore
+from mlim_ray.training.metrics import read_metrics
 from tests.data.pictures import encoded, noise
 from tests.object_store import ObjectStore
 
@@ -114,3 +116,19 @@ def test_wrong_credentials_and_buckets_fail_soon_and_keep_secrets(
     last = result.stderr.strip().splitlines()[-1]
     assert result.returncode == 1 and message in last and "Error: " in last
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in result.stderr and "a-wrong-secret" not in result.stderr
+
+
+def test_a_run_in_a_bucket_keeps_the_contract_of_the_run_folder(bucket: str, tmp_path: Path) -> None:
+    out = storage.join(bucket, "runs", "first")
+    experiment = Path(__file__).resolve().parents[2] / "experiments" / "pretrain.py"
+    flags = "--data generated:400 --steps 12 --train.checkpoint-every-steps 5 --train.log-every-steps 3 --no-dashboard"
+    command = [sys.executable, str(experiment), *flags.split(), "--probe.num-records", "16", "--out", out]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert [line["step"] for line in read_metrics(out)] == [3, 6, 9, 12]
+    assert CheckpointStore(storage.join(out, "checkpoints")).steps() == [10, 12]
+    for name in ("config.yaml", "environment.json", "evaluation.json", "report.html", "model/model.safetensors"):
+        assert storage.exists(storage.join(out, name)), name
+    assert not storage.exists(storage.join(out, "lease.json"))
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert again.returncode == 2 and "--resume" in again.stderr and "--overwrite" in again.stderr
