@@ -45,8 +45,8 @@ test: setup-dev ## all tests: first those without Ray, then those with it
 	echo "== core tests: $$(say $$core); cluster tests: $$(say $$cluster)"; \
 	case "$$core $$cluster" in "0 0"|"0 5"|"5 0") exit 0;; *) exit 1;; esac
 
-test-core: setup-dev ## only the tests that start no Ray
-	@$(BIN)/python -m pytest -m "not cluster" $(ARGS)
+test-core: setup-dev ## the quick tests, which start no Ray
+	@$(BIN)/python -m pytest -m "not cluster and not slow" $(ARGS)
 
 check: setup-dev ## formatting, lint, types and layers; all four are always reported
 	@status=0; \

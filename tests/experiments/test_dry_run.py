@@ -108,6 +108,7 @@ def write_table(path: Path, **columns: list[Any] | pa.Array) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_plan_from_a_real_command_line(experiment: Path, empty_folder: Path, tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()

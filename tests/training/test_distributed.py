@@ -18,6 +18,8 @@ from mlim_ray.training.stream import resident_batches
 from mlim_ray.training.trainer import Trainer
 from tests.builders import make_config, make_masking, make_model, make_order, make_records
 
+pytestmark = pytest.mark.slow
+
 NUM_RECORDS, NUM_STEPS, SAVED_AT = 50, 8, 3
 MASKING = {"kind": "mam", "image_heavy_probability": 0.6, "text_heavy_probability": 0.2}
 LEARNING = {"num_steps": NUM_STEPS, "log_every_steps": 2, "seed": 1}
