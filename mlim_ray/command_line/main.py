@@ -86,7 +86,7 @@ def _prepare(parsed: argparse.Namespace) -> None:
     if summary is None:
         with connect(address, dashboard=not parsed.no_dashboard) as cluster:
             if cluster.dashboard_url:
-                say(f"Ray dashboard: {cluster.dashboard_url}")
+                say(cluster.dashboard_line)
             with Stages("records") as stages:
                 summary = prepare(
                     parsed.source,

@@ -42,6 +42,11 @@ class Cluster:
     object_store_bytes: float
     dashboard_url: str | None
 
+    @property
+    def dashboard_line(self) -> str:
+        """What to tell a person about the dashboard; Ray's token authentication guards it."""
+        return f"Ray dashboard: {self.dashboard_url} (it asks for the token that `ray get-auth-token` prints)"
+
 
 def local_num_cpus() -> int:
     """CPUs that a Ray of our own is told it has: the machine's, and at least 2, one worker and one for Ray Data."""

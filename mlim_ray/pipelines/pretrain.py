@@ -53,7 +53,7 @@ def pretrain(request: RunRequest[PretrainConfig]) -> dict[str, Any]:
     say(f"run folder: {folder.path}")
     with Lease(folder.path), connect(request.address, dashboard=request.dashboard) as cluster:
         if cluster.dashboard_url is not None:
-            say(f"Ray dashboard: {cluster.dashboard_url}")
+            say(cluster.dashboard_line)
         check_places(request.data, request.out, cluster)
         setting = open_setting(request, cluster, folder, auto_feed="stream")
         plan = plan_run(cluster, request.num_workers, streams=setting.streams)

@@ -56,7 +56,7 @@ def search(request: RunRequest[SearchRunConfig]) -> dict[str, Any]:
     say(f"run folder: {folder.path}")
     with Lease(folder.path), connect(request.address, dashboard=request.dashboard) as cluster:
         if cluster.dashboard_url is not None:
-            say(f"Ray dashboard: {cluster.dashboard_url}")
+            say(cluster.dashboard_line)
         check_places(request.data, request.out, cluster)
         setting = _for_budget(open_setting(request, cluster, folder, auto_feed="resident"))
         plan = _plan(setting, cluster)
