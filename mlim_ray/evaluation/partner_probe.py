@@ -19,7 +19,7 @@ from mlim_ray.data.records import Records
 from mlim_ray.masking import Masks, Ratios, hide
 from mlim_ray.model import MlimModel
 from mlim_ray.objectives import LossTerms, mlm_terms, recon_terms
-from mlim_ray.training.batch import Batch
+from mlim_ray.training.batch import Batch, masked
 from mlim_ray.training.tensors import BatchTensors, to_tensors
 
 HIDDEN_RATIOS = (0.2, 0.5, 0.8, 1.0)
@@ -107,7 +107,7 @@ def _probe_ratio(model: MlimModel, probe: ProbeSet, ratio: float, wrong_partners
     records = probe.records
     words, cells = probe.masks(0.0, ratio), probe.masks(ratio, 0.0)
     all_hidden = probe.masks(1.0, 1.0)
-    mlm_batch, recon_batch = _batch(records, words), _batch(records, cells)
+    mlm_batch, recon_batch = masked(records, words), masked(records, cells)
     other = records.take(probe.partner_B)
     losses = PartnerLosses(ratio, _mlm(model, mlm_batch), _recon(model, recon_batch))
     if not wrong_partners:
@@ -122,19 +122,6 @@ def _probe_ratio(model: MlimModel, probe: ProbeSet, ratio: float, wrong_partners
             model, recon_batch._replace(token_ids_BT=other.token_ids_RT, num_tokens_B=other.num_tokens_R)
         ),
         recon_blank=_recon(model, recon_batch._replace(token_hidden_BT=all_hidden.token_hidden_BT)),
-    )
-
-
-def _batch(records: Records, masks: Masks) -> Batch:
-    return Batch(
-        records.key_hash_R,
-        np.zeros(len(records.key_hash_R), np.int64),
-        records.pixels_RHW3,
-        records.token_ids_RT,
-        records.num_tokens_R,
-        masks.mode_B,
-        masks.cell_hidden_BN,
-        masks.token_hidden_BT,
     )
 
 

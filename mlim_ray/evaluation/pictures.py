@@ -20,7 +20,7 @@ from mlim_ray.evaluation.partner_probe import PAPER_RATIO, ProbeSet
 from mlim_ray.masking import Masks
 from mlim_ray.model import MlimModel
 from mlim_ray.objectives import pixels_of_cells
-from mlim_ray.training.batch import Batch
+from mlim_ray.training.batch import masked
 from mlim_ray.training.tensors import to_tensors
 
 NUM_GUESSES = 3
@@ -139,7 +139,7 @@ def reconstruction_rows(
 @torch.inference_mode()
 def _rebuild(model: MlimModel, records: Records, masks: Masks) -> NDArray[np.float32]:
     """The model's pictures [B, H, W, 3] in [0, 1]."""
-    inputs = to_tensors(_batch(records, masks), model.device)
+    inputs = to_tensors(masked(records, masks), model.device)
     picture_B3HW = model.reconstruct(model.encode(*inputs[:5]).cells_BND)
     out: NDArray[np.float32] = picture_B3HW.float().permute(0, 2, 3, 1).cpu().numpy()
     return out
@@ -150,7 +150,7 @@ def _guess(
     model: MlimModel, records: Records, masks: Masks, piece_names: Sequence[str]
 ) -> list[dict[int, tuple[tuple[Guess, ...], float]]]:
     """For each record, by position of a hidden piece: the likeliest pieces and the true one's probability."""
-    inputs = to_tensors(_batch(records, masks), model.device)
+    inputs = to_tensors(masked(records, masks), model.device)
     states = model.encode(*inputs[:5])
     logits_MV = model.mlm_logits(states.tokens_BTD[inputs.token_hidden_BT])
     probability_MV = logits_MV.float().softmax(1)
@@ -243,16 +243,3 @@ def _encoded(pixels_HW3: NDArray[np.uint8]) -> bytes:
 
 def _taken(masks: Masks, index: NDArray[np.int64]) -> Masks:
     return Masks(masks.mode_B[index], masks.cell_hidden_BN[index], masks.token_hidden_BT[index])
-
-
-def _batch(records: Records, masks: Masks) -> Batch:
-    return Batch(
-        records.key_hash_R,
-        np.zeros(len(records.key_hash_R), np.int64),
-        records.pixels_RHW3,
-        records.token_ids_RT,
-        records.num_tokens_R,
-        masks.mode_B,
-        masks.cell_hidden_BN,
-        masks.token_hidden_BT,
-    )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlim_ray.data.records import Records
-from mlim_ray.masking.masks import PolicyConfig, draw_masks
+from mlim_ray.masking.masks import Masks, PolicyConfig, draw_masks
 
 
 class Batch(NamedTuple):
@@ -48,9 +48,14 @@ def make_batch(records: Records, epoch: int, masking: Masking) -> Batch:
         num_cells=masking.num_cells,
         word_of_token_BT=records.word_of_token_RT,
     )
+    return masked(records, masks, epoch)
+
+
+def masked(records: Records, masks: Masks, epoch: int = 0) -> Batch:
+    """Records with given masks; probes and pictures bring their own, outside any epoch."""
     return Batch(
         records.key_hash_R,
-        epoch_B,
+        np.full(len(records.key_hash_R), epoch, np.int64),
         records.pixels_RHW3,
         records.token_ids_RT,
         records.num_tokens_R,
