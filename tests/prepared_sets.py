@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data.counter import hash_key
-from mlim_ray.data.manifest import SPLITS, Counts, Manifest, Split, StoredImage, StoredText, write_manifest
+from mlim_ray.data.manifest import (
+    SPLITS,
+    Counts,
+    Generation,
+    Manifest,
+    Split,
+    StoredImage,
+    StoredText,
+    library_versions,
+    write_manifest,
+)
 from mlim_ray.data.prepared import PreparedSet
-from mlim_ray.data.shards import TrainSums, row_group_records, write_bucket, write_tail
+from mlim_ray.data.shards import ShardWriter, TrainSums, row_group_records
 from mlim_ray.data.sources import resolve_prepare_config
 from mlim_ray.data.staging import SCHEMA, read_bucket, write_slice
 from mlim_ray.data.tokenizer import count_words, train_tokenizer
 
 SIZE, MAX_TOKENS, NUM_BUCKETS = 8, 12, 3
+BY_HAND: dict[str, Any] = {
+    "fingerprint": "f",
+    "generations": (Generation(kind="prepare", source="s", source_sha256="0", read=0, accepted=0),),
+    "shard_schema": {},
+    "quarantine": (),
+    "tokenizer": (),
+    "libraries": library_versions(),
+}
+"""What a manifest says of its making, for sets that tests put together."""
 
 
 class SourceRecord(NamedTuple):
@@ -45,16 +64,15 @@ def write_prepared(folder: Path, records: dict[int, SourceRecord]) -> PreparedSe
     write_slice(f"{staging}/0", [_staged(records)], NUM_BUCKETS)
     sums = TrainSums(np.zeros(tokenizer.vocab_size, np.int64))
     shards, with_leftovers = [], []
+    writer = ShardWriter(out, staging, 0, MAX_TOKENS, SIZE)
     for bucket in range(NUM_BUCKETS):
         table = read_bucket([f"{staging}/0"], bucket)
-        result = write_bucket(out, staging, bucket, table, tokenizer, MAX_TOKENS, SIZE)
+        result = writer.write_bucket(bucket, table, tokenizer)
         sums.add(result.sums)
         shards += result.shards.values()
         if result.num_records["train"] % row_group_records(SIZE):
             with_leftovers.append(bucket)
-    tail = write_tail(out, staging, "train", with_leftovers, SIZE)
-    if tail is not None:
-        shards.append(tail)
+    shards += writer.write_tail("train", with_leftovers)
     for name, content in tokenizer.files().items():
         path = folder / "set" / "tokenizer" / name
         path.parent.mkdir(exist_ok=True)
@@ -62,8 +80,7 @@ def write_prepared(folder: Path, records: dict[int, SourceRecord]) -> PreparedSe
     train = Split(num_records=len(records), shards=tuple(shards))
     empty = Split(num_records=0, shards=())
     manifest = Manifest(
-        fingerprint="f",
-        source="s",
+        **BY_HAND,
         config=resolve_prepare_config(PrepareConfig(), SIZE),
         columns={"image": "image", "text": "text"},
         counts=Counts(read=len(records), accepted=len(records), rejected=0, duplicates=0, cut_texts=0, reasons={}),

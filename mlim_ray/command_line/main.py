@@ -1,11 +1,11 @@
-"""`mlim-ray prepare SOURCE OUT` and `mlim-ray inspect SOURCE`.
+"""`mlim-ray prepare SOURCE OUT`, `inspect SOURCE`, `requeue SET [REPAIRED]` and `verify SET`.
 
 What does the work is imported once the command line is known to be right, so that `--help` and errors come
 at once.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> PlainParser:
     parser = PlainParser(
         prog="mlim-ray",
-        usage="mlim-ray {prepare,inspect} SOURCE [...]",
+        usage="mlim-ray {prepare,inspect,requeue,verify} ...",
         description="From raw image-text records to a set that MLIM can be trained on.",
         formatter_class=WholeWordHelp,
         epilog="Training and search are the files in experiments/; each has --help.",
@@ -45,8 +45,38 @@ def _parser() -> PlainParser:
     prepare = _command(commands, "prepare", "SOURCE OUT", "read, clean and tokenise SOURCE into a prepared set in OUT")
     prepare.add_argument("out", metavar="OUT", help="folder of the prepared set, local or s3://")
     prepare.add_argument("--overwrite", action="store_true", help="replace another set that lies in OUT")
+    prepare.add_argument(
+        "--append", action="store_true", help="add the files of SOURCE that the set in OUT was not made from yet"
+    )
+    prepare.add_argument(
+        "--keep-rejected", action="store_true", help="keep the original bytes of rejected records in the quarantine"
+    )
     add_address_flags(prepare)
     prepare.set_defaults(run=_prepare)
+    requeue = commands.add_parser(
+        "requeue",
+        usage="%(prog)s SET [REPAIRED] [--flag VALUE ...]",
+        help="prepare repaired records of SET's quarantine into SET",
+        description="Clean rejected records of SET again and add those that are accepted now. REPAIRED is a Parquet "
+        "file or folder with repaired rows of SET/quarantine, or any source whose records have the rejected ones' "
+        "keys. Without it the originals that --keep-rejected kept are judged by the flags given here.",
+        formatter_class=WholeWordHelp,
+    )
+    requeue.add_argument("set", metavar="SET", help="folder of a prepared set, local or s3://")
+    requeue.add_argument("repaired", metavar="REPAIRED", nargs="?", help="the repaired records")
+    requeue.add_argument("--json", action="store_true", help="print the summary as JSON, the last line of the output")
+    add_address_flags(requeue)
+    add_knobs(requeue, PrepareConfig)
+    requeue.set_defaults(run=_requeue)
+    verify = commands.add_parser(
+        "verify",
+        usage="%(prog)s SET",
+        help="read every file of SET and compare its sha256 with the manifest's",
+        description="Read every file of SET and compare its sha256 with the manifest's; exit code 2 if any differs.",
+        formatter_class=WholeWordHelp,
+    )
+    verify.add_argument("set", metavar="SET", help="folder of a prepared set, local or s3://")
+    verify.set_defaults(run=_verify)
     inspect = _command(commands, "inspect", "SOURCE", "show what SOURCE holds and which columns would be used")
     inspect.set_defaults(run=_inspect)
     return parser
@@ -67,34 +97,76 @@ def _command(commands: Any, name: str, arguments: str, about: str) -> PlainParse
 
 
 def _prepare(parsed: argparse.Namespace) -> None:
-    config = apply_knobs(PrepareConfig(), parsed)
-    address = address_of(parsed)
+    if parsed.append and (parsed.overwrite or parsed.keep_rejected):
+        other = "--overwrite" if parsed.overwrite else "--keep-rejected, which is the set's own"
+        raise ValueError(f"--append: given with {other}; expected one of them: leave one out")
     for name in ("source", "out"):
         if not getattr(parsed, name).strip():
             raise ValueError(f"{name.upper()}: given nothing, expected a path; name the {name} of the records")
 
+    from mlim_ray.data.manifest import read_manifest
     from mlim_ray.data.sources import open_source, resolve_prepare_config
 
-    config = resolve_prepare_config(config, _TINY_IMAGE_SIZE)
+    base = read_manifest(parsed.out).config if parsed.append else PrepareConfig()
+    config = resolve_prepare_config(apply_knobs(base, parsed), _TINY_IMAGE_SIZE)
+    address = address_of(parsed)
     open_source(parsed.source, config)  # a source that cannot be is refused before Ray starts
 
-    from mlim_ray.pipelines.cluster import connect
-    from mlim_ray.pipelines.prepare import prepare, present_summary
-    from mlim_ray.reporting.progress import Stages, say, say_json
+    from mlim_ray.pipelines.prepare import append, prepare, present_summary
 
-    summary = None if parsed.overwrite else present_summary(parsed.source, parsed.out, config)
-    if summary is None:
-        with connect(address, dashboard=not parsed.no_dashboard) as cluster:
-            if cluster.dashboard_url:
-                say(cluster.dashboard_line)
-            with Stages("records") as stages:
-                summary = prepare(
-                    parsed.source,
-                    parsed.out,
-                    config,
-                    overwrite=parsed.overwrite,
-                    on_progress=partial(stages.advance, "prepare"),
-                )
+    keep_rejected = parsed.keep_rejected
+    if parsed.append:
+        run = partial(append, parsed.source, parsed.out, config)
+    else:
+        run = partial(
+            prepare, parsed.source, parsed.out, config, overwrite=parsed.overwrite, keep_rejected=keep_rejected
+        )
+        if not parsed.overwrite:
+            present = present_summary(parsed.source, parsed.out, config, keep_rejected=keep_rejected)
+            if present is not None:
+                _tell(present, parsed)
+                return
+    _tell(_on_ray(run, address, parsed), parsed)
+
+
+def _requeue(parsed: argparse.Namespace) -> None:
+    from mlim_ray.data.manifest import read_manifest
+
+    config = apply_knobs(read_manifest(parsed.set).config, parsed)
+
+    from mlim_ray.pipelines.prepare import requeue
+
+    run = partial(requeue, parsed.set, parsed.repaired, config)
+    _tell(_on_ray(run, address_of(parsed), parsed), parsed)
+
+
+def _verify(parsed: argparse.Namespace) -> None:
+    from mlim_ray.data.prepared import PreparedSet
+    from mlim_ray.reporting.progress import Stages, say
+
+    prepared = PreparedSet.open(parsed.set)
+    with Stages("files") as stages:
+        prepared.verify(partial(stages.advance, "verify"))
+    files, counts = prepared.manifest.files(), prepared.manifest.counts
+    say(f"{parsed.set}: {len(files):,} files, {sum(file.num_bytes for file in files):,} bytes as the manifest says")
+    say(_accounts(counts.read, counts.accepted, counts.rejected, counts.duplicates, counts.cut_texts))
+
+
+def _on_ray(run: "Callable[..., PrepareSummary]", address: str, parsed: argparse.Namespace) -> "PrepareSummary":
+    """The summary of `run`, which gets a Ray and a line of progress."""
+    from mlim_ray.pipelines.cluster import connect
+    from mlim_ray.reporting.progress import Stages, say
+
+    with connect(address, dashboard=not parsed.no_dashboard) as cluster:
+        if cluster.dashboard_url:
+            say(cluster.dashboard_line)
+        with Stages("records") as stages:
+            return run(on_progress=partial(stages.advance, "prepare"))
+
+
+def _tell(summary: "PrepareSummary", parsed: argparse.Namespace) -> None:
+    from mlim_ray.reporting.progress import say, say_json
+
     for line in _summary_lines(summary):
         say(line)
     if parsed.json:
@@ -117,10 +189,9 @@ def _inspect(parsed: argparse.Namespace) -> None:
 
 def _summary_lines(summary: "PrepareSummary") -> list[str]:
     lines = [f"{summary.out}: already prepared" if summary.already_prepared else f"prepared: {summary.out}"]
-    lines.append(
-        f"read {summary.read:,} = accepted {summary.accepted:,} + rejected {summary.rejected:,} "
-        f"+ duplicates {summary.duplicates:,}; texts cut {summary.cut_texts:,}"
-    )
+    if summary.generations > 1:
+        lines.append(f"generation {summary.generations}: {summary.newly_accepted:,} records added")
+    lines.append(_accounts(summary.read, summary.accepted, summary.rejected, summary.duplicates, summary.cut_texts))
     if summary.reasons:
         counts = sorted(summary.reasons.items(), key=lambda item: (-item[1], item[0]))
         lines.append("reasons: " + ", ".join(f"{reason} {count:,}" for reason, count in counts))
@@ -128,6 +199,12 @@ def _summary_lines(summary: "PrepareSummary") -> list[str]:
     lines.append("splits: " + ", ".join(f"{split} {count:,}" for split, count in summary.splits.items()))
     lines.append(f"next: python experiments/pretrain.py --data {summary.out}")
     return lines
+
+
+def _accounts(read: int, accepted: int, rejected: int, duplicates: int, cut: int) -> str:
+    return (
+        f"read {read:,} = accepted {accepted:,} + rejected {rejected:,} + duplicates {duplicates:,}; texts cut {cut:,}"
+    )
 
 
 if __name__ == "__main__":

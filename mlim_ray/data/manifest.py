@@ -1,5 +1,6 @@
 """The manifest of a prepared set: the one file that says what the set holds."""
 
+from importlib.metadata import version
 from typing import Literal
 
 from pydantic import Field, ValidationError
@@ -9,20 +10,30 @@ from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data import storage
 
 FORMAT = "mlim_ray prepared set"
-VERSION = 1
+VERSION = 2
 MANIFEST_FILE = "manifest.json"
+_LIBRARIES = ("mlim-ray", "numpy", "pillow", "pyarrow", "tokenizers")
 
 SPLITS = ("train", "val", "test")
 
 
-class Shard(Section):
-    """One Parquet file."""
+class StoredFile(Section):
+    """One file of the set."""
 
     path: str
     """relative to the set"""
-    num_records: int
     num_bytes: int
     sha256: str
+
+
+class Shard(StoredFile):
+    """One Parquet file of records, in the order of their key hashes."""
+
+    num_records: int
+    first_hash: str
+    """least key hash, as 16 hexadecimal digits"""
+    last_hash: str
+    """greatest key hash"""
 
 
 class Split(Section):
@@ -43,6 +54,19 @@ class Counts(Section):
     """accepted records whose text was cut"""
     reasons: dict[str, int]
     """rejected and duplicate records by reason"""
+
+
+class Generation(Section):
+    """One run that added records: the first one, an append, or rejected records that came back repaired."""
+
+    kind: Literal["prepare", "append", "requeue"]
+    source: str
+    """name of the source, without the folders above it"""
+    source_sha256: str
+    """fingerprint of the raw records, wherever they lie: the sum of their sha256"""
+    read: int
+    """records read; those of a requeue were read before and count once in the set's counts"""
+    accepted: int
 
 
 class StoredImage(Section):
@@ -82,19 +106,39 @@ class Manifest(Section):
     format: Literal["mlim_ray prepared set"] = "mlim_ray prepared set"
     version: int = VERSION
     fingerprint: str
-    """hash of the source's files, the config and the format's version"""
-    source: str
+    """hash of what decides the records: raw records, config, columns, tokenizer, format"""
+    generations: tuple[Generation, ...]
     config: PrepareConfig
+    """without paths of the machine it ran on"""
+    keeps_rejected: bool = False
+    """whether the quarantine holds the original bytes"""
     columns: dict[str, str]
     """role to column of the source"""
     counts: Counts
     splits: dict[str, Split]
+    shard_schema: dict[str, str]
+    """column to type of every shard"""
+    quarantine: tuple[StoredFile, ...]
+    tokenizer: tuple[StoredFile, ...]
     row_group_records: int = Field(ge=1)
-    """records of every row group but the last of a split"""
+    """records of every row group but the last one that a generation adds to a split"""
     image: StoredImage
     text: StoredText
     statistics: Statistics
+    """of the first generation, so that scores before and after an append compare (our choice)"""
     generated: Generated | None = None
+    libraries: dict[str, str]
+    """versions of what the bytes depend on"""
+
+    def files(self) -> tuple[StoredFile, ...]:
+        """Every file of the set but the manifest itself."""
+        shards = [shard for split in self.splits.values() for shard in split.shards]
+        return (*shards, *self.tokenizer, *self.quarantine)
+
+
+def library_versions() -> dict[str, str]:
+    """The versions that a manifest records."""
+    return {name: version(name) for name in _LIBRARIES}
 
 
 def read_manifest(folder: str) -> Manifest:
@@ -113,8 +157,16 @@ def read_manifest(folder: str) -> Manifest:
         raise ValueError(f"{path} is damaged or no manifest of a prepared set: {_first(error)}") from error
     if header.format != FORMAT:
         raise ValueError(f"{path} is of format {header.format!r}; expected {FORMAT!r}")
-    if header.version != VERSION:
-        raise ValueError(f"{path} is of version {header.version}; this mlim_ray reads version {VERSION}")
+    if header.version > VERSION:
+        raise ValueError(
+            f"{path} was written by a newer mlim_ray: it is of version {header.version} and this one reads up to "
+            f"{VERSION}; upgrade mlim-ray"
+        )
+    if header.version < VERSION:
+        raise ValueError(
+            f"{path} is of version {header.version} and this mlim_ray reads version {VERSION}; prepare the set anew "
+            f"with --overwrite"
+        )
     try:
         return Manifest.model_validate_json(content)
     except ValidationError as error:
@@ -125,6 +177,11 @@ def write_manifest(folder: str, manifest: Manifest) -> None:
     """Make the set in `folder` exist; everything that the manifest names is already there."""
     content = manifest.model_dump_json(indent=1).encode()
     storage.write_bytes_atomically(storage.join(folder, MANIFEST_FILE), content)
+
+
+def manifest_sha256(folder: str) -> str:
+    """The sha256 of the set's manifest: it stands for every byte of the set."""
+    return storage.sha256(storage.join(folder, MANIFEST_FILE))
 
 
 class _Header(Section, extra="ignore"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -11,13 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlim_ray.data import storage
-from mlim_ray.data.manifest import SPLITS, Manifest, Shard, Split, read_manifest
+from mlim_ray.data.manifest import SPLITS, Manifest, Shard, Split, StoredFile, read_manifest
 from mlim_ray.data.parquet import SHARD_SCHEMA, open_parquet, reading
 from mlim_ray.data.tokenizer import TextTokenizer, load_tokenizer
 
 TOKENIZER_FOLDER = "tokenizer"
 MAX_OPEN_SHARDS = 16
 """file handles a process keeps"""
+_VERIFYING_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,26 @@ class PreparedSet:
                     f"of every split, or one without a split column, which is divided 80/10/10"
                 )
 
+    def num_groups(self, split: str) -> int:
+        """Row groups of a split."""
+        self._split(split)
+        return self._layout[split][0][-1]
+
+    def short_groups(self, split: str) -> tuple[tuple[int, int], ...]:
+        """The row groups with fewer records than `row_group_records`, as (group, records): one a generation at most."""
+        self._split(split)
+        first_groups, shards = self._layout[split]
+        size = self.manifest.row_group_records
+        return tuple(
+            (after - 1, shard.num_records % size)
+            for after, shard in zip(first_groups[1:], shards, strict=True)
+            if shard.num_records % size
+        )
+
     def row_groups(self, split: str) -> tuple[int, ...]:
-        """The number of records of each row group of a split; all but the last are equal."""
-        full, rest = divmod(self.num_records(split), self.manifest.row_group_records)
-        return (self.manifest.row_group_records,) * full + ((rest,) if rest else ())
+        """The number of records of each row group of a split."""
+        short = dict(self.short_groups(split))
+        return tuple(short.get(group, self.manifest.row_group_records) for group in range(self.num_groups(split)))
 
     def read_group(self, split: str, group: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Row group `group` of a split; all columns if none are named.
@@ -73,10 +91,12 @@ class PreparedSet:
 
     def read(self, split: str, columns: Sequence[str] | None = None, limit: int | None = None) -> pa.Table:
         """The first `limit` records of a split (all by default), in row-group order."""
-        sizes = self.row_groups(split)
         wanted = self.num_records(split) if limit is None else min(limit, self.num_records(split))
-        num_groups = -(-wanted // self.manifest.row_group_records)
-        tables = [self.read_group(split, group, columns) for group in range(min(num_groups, len(sizes)))]
+        tables: list[pa.Table] = []
+        for group in range(self.num_groups(split)):
+            if sum(map(len, tables)) >= wanted:
+                break
+            tables.append(self.read_group(split, group, columns))
         if not tables:
             schema = SHARD_SCHEMA if columns is None else pa.schema([SHARD_SCHEMA.field(c) for c in columns])
             return schema.empty_table()
@@ -91,13 +111,32 @@ class PreparedSet:
         """Folder of the tokenizer, in the form that transformers loads."""
         return storage.join(self.path, TOKENIZER_FOLDER)
 
-    def verify(self) -> None:
-        """Re-hash every shard. Raises ValueError that names the first one which is missing or differs."""
-        for split in self.manifest.splits.values():
-            for shard in split.shards:
-                path = storage.join(self.path, shard.path)
-                if storage.sha256(path) != shard.sha256:
-                    raise ValueError(f"{path} differs from its manifest (sha256); prepare the set again")
+    def verify(self, on_progress: Callable[[int, int], None] | None = None) -> None:
+        """Re-hash every file that the manifest names.
+
+        `on_progress` is told how many files of how many are read. Raises ValueError that names each file which is
+        missing or differs.
+        """
+        files = self.manifest.files()
+        with ThreadPoolExecutor(_VERIFYING_THREADS) as pool:
+            damages = []
+            for done, damage in enumerate(pool.map(self._damage, files), 1):
+                damages += [damage] if damage else []
+                if on_progress is not None:
+                    on_progress(done, len(files))
+        if damages:
+            raise ValueError(
+                f"{len(damages)} of {len(files)} files of {self.path} are damaged: {', '.join(damages[:10])}"
+                f"{' and more' if len(damages) > 10 else ''}; restore them from a copy, or prepare the set again"
+            )
+
+    def _damage(self, file: StoredFile) -> str | None:
+        path = storage.join(self.path, file.path)
+        try:
+            found = storage.sha256(path)
+        except storage.MissingPathError:
+            return f"{path} is missing"
+        return None if found == file.sha256 else f"{path} differs from its manifest (sha256)"
 
     def __reduce__(self) -> tuple[object, ...]:
         # The layout is cheap to compute and large to carry.

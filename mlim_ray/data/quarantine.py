@@ -1,17 +1,25 @@
-"""The rows that say what became of each record that was not accepted."""
+"""The rows that say what became of each record that was not accepted, and what it was if that is to be kept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlim_ray.data import storage
+from mlim_ray.data.cleaning import RawRecord
+from mlim_ray.data.images import Pixels, encode_stored
+from mlim_ray.data.manifest import StoredFile
 from mlim_ray.data.rejection import RejectedRecord
 
 QUARANTINE_FOLDER = "quarantine"
 ROWS_PER_FILE = 50_000
+BYTES_PER_FILE = 64_000_000
+"""a file is closed past either; also the most that is held in memory while files are joined, and a batch more"""
+ORIGINAL_COLUMNS = ("original_key", "image", "text", "label", "group", "split")
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -20,35 +28,91 @@ SCHEMA = pa.schema(
         ("stage", pa.string()),
         ("reason", pa.string()),
         ("detail", pa.string()),
+        *((name, pa.binary()) for name in ORIGINAL_COLUMNS),
     ]
 )
+"""The last six columns are the record as the source gave it, null unless it was asked to be kept."""
+
+Place = tuple[str, int]
+"""Relative source file and row: what identifies a record."""
 
 
-def write_quarantine(path: str, records: Iterable[RejectedRecord]) -> None:
-    """Write rejected records as one Parquet file at `path`."""
-    rows = [(r.key, r.source, r.row, r.stage.value, r.reason.value, r.detail) for r in records]
-    _write(path, pa.Table.from_pylist([dict(zip(SCHEMA.names, row, strict=True)) for row in rows], SCHEMA))
+def write_quarantine(
+    path: str, records: Iterable[RejectedRecord], originals: Mapping[Place, RawRecord] | None = None
+) -> None:
+    """Write rejected records, with their originals where given, as one Parquet file at `path`."""
+    rows = []
+    for record in records:
+        original = None if originals is None else originals.get((record.source, record.row))
+        rows.append(
+            {
+                "key": record.key,
+                "source": record.source,
+                "row": record.row,
+                "stage": record.stage.value,
+                "reason": record.reason.value,
+                "detail": record.detail,
+                **({} if original is None else _original(original)),
+            }
+        )
+    _write(path, pa.Table.from_pylist(rows, SCHEMA))
 
 
-def gather_quarantine(parts: Iterable[str], out: str, stage: str) -> None:
-    """Join the files `parts`, in their order, to `out/quarantine/<stage>-NNNNN.parquet`."""
+def gather_quarantine(tables: Iterable[pa.Table], out: str, name: str) -> list[StoredFile]:
+    """Join tables, in their order, to `out/quarantine/<name>-NNNNN.parquet`; one at a time is in memory."""
     waiting: list[pa.Table] = []
-    num_files = 0
-    for path in parts:
+    files: list[StoredFile] = []
+
+    def close() -> None:
+        path = f"{QUARANTINE_FOLDER}/{name}-{len(files):05d}.parquet"
+        content = _write(storage.join(out, path), pa.concat_tables(waiting))
+        files.append(StoredFile(path=path, num_bytes=len(content), sha256=storage.sha256_of(content)))
+        waiting.clear()
+
+    for table in tables:
+        waiting.append(table)
+        if sum(map(len, waiting)) >= ROWS_PER_FILE or sum(part.nbytes for part in waiting) >= BYTES_PER_FILE:
+            close()
+    if sum(map(len, waiting)):
+        close()
+    return files
+
+
+def read_quarantine(paths: Iterable[str]) -> Iterator[pa.Table]:
+    """The rows of quarantine files, one file at a time."""
+    for path in paths:
         with storage.open_read(path) as file:
-            waiting.append(pq.read_table(file, schema=SCHEMA))
-        if sum(map(len, waiting)) >= ROWS_PER_FILE:
-            _write(_file(out, stage, num_files), pa.concat_tables(waiting))
-            waiting, num_files = [], num_files + 1
-    if waiting:
-        _write(_file(out, stage, num_files), pa.concat_tables(waiting))
+            yield pq.read_table(file, schema=SCHEMA)
 
 
-def _file(out: str, stage: str, number: int) -> str:
-    return storage.join(out, QUARANTINE_FOLDER, f"{stage}-{number:05d}.parquet")
+def places_of(table: pa.Table) -> list[Place]:
+    """Which records the rows of a table are about."""
+    return list(zip(table["source"].to_pylist(), table["row"].to_pylist(), strict=True))
 
 
-def _write(path: str, table: pa.Table) -> None:
+def _original(record: RawRecord) -> dict[str, bytes | None]:
+    values = (record.key, record.image, record.text, record.label, record.group, record.split)
+    return {name: _to_bytes(value) for name, value in zip(ORIGINAL_COLUMNS, values, strict=True)}
+
+
+def _to_bytes(value: Any) -> bytes | None:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, np.ndarray):
+        pixels: Pixels = value
+        return encode_stored(pixels, "png")
+    if isinstance(value, (str, int, float)):
+        return str(value).encode("utf-8", "surrogateescape")
+    # A Problem, a null, or a value of a type that no column takes: the reason says which.
+    return None
+
+
+def _write(path: str, table: pa.Table) -> memoryview:
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    storage.write_bytes_atomically(path, memoryview(sink.getvalue()))
+    # Pictures hardly shrink; a dictionary of them would be built in vain.
+    compression = {name: "none" if name == "image" else "zstd" for name in SCHEMA.names}
+    plain = [name for name in SCHEMA.names if name not in {"image", "original_key", "text"}]
+    pq.write_table(table, sink, compression=compression, use_dictionary=plain, row_group_size=1_000)
+    content = memoryview(sink.getvalue())
+    storage.write_bytes_atomically(path, content)
+    return content

@@ -1,10 +1,11 @@
-"""Writing a prepared set: shards with row groups of one size, and the leftovers in one shard a split."""
+"""Writing a prepared set: shards with row groups of one size, and the leftovers in tail shards at a split's end."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +14,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mlim_ray.data import storage
-from mlim_ray.data.manifest import SPLITS, Shard, Statistics
-from mlim_ray.data.parquet import SHARD_SCHEMA
+from mlim_ray.data.manifest import SPLITS, Shard, Split, Statistics
+from mlim_ray.data.parquet import SHARD_SCHEMA, open_parquet, reading
 from mlim_ray.data.quarantine import write_quarantine
 from mlim_ray.data.rejection import Reason, RejectedRecord, Stage
 from mlim_ray.data.staging import first_of_key
@@ -22,6 +23,7 @@ from mlim_ray.data.tokenizer import TextTokenizer
 
 SHARDS_FOLDER = "shards"
 TRAIN = "train"
+_TAIL_BYTES = 48_000_000
 
 
 @dataclass
@@ -77,54 +79,93 @@ def row_group_records(image_size: int) -> int:
     return 64 if image_size <= 64 else 16
 
 
-def write_bucket(
-    out: str,
-    staging: str,
-    bucket: int,
-    table: pa.Table,
-    tokenizer: TextTokenizer,
-    max_tokens: int,
-    image_size: int,
-) -> BucketResult:
-    """Write the shards of one bucket, given as its sorted staging records.
+@dataclass(frozen=True)
+class ShardWriter:
+    """Writes the shards of one generation of a set; small enough to travel with a task."""
 
-    Of records with one key the first is kept. What does not fill a row group goes to the staging folder, for
-    `write_tail`, and so do the quarantine rows of duplicates.
-    """
-    first = first_of_key(table)
-    kept = table.filter(pa.array(first))
-    duplicates = list(_duplicates(table.select(["key", "source", "row", "split"]), first))
-    if duplicates:
-        write_quarantine(duplicates_path(staging, bucket), duplicates)
-    size = row_group_records(image_size)
-    sums = TrainSums(np.zeros(tokenizer.vocab_size, np.int64))
-    shards, num_records = {}, {}
-    for split in SPLITS:
-        records = kept.filter(pc.equal(kept["split"], split))
-        num_records[split] = len(records)
-        rows = _to_shard_rows(records, tokenizer, max_tokens)
-        if split == TRAIN and len(rows):
-            sums.add(_sums(records, rows, tokenizer, image_size))
-        full = len(rows) // size * size
-        if full:
-            shards[split] = _write_shard(out, f"{split}-{bucket:05d}", rows.slice(0, full), size)
-        if full < len(rows):
-            _write_rows(tail_path(staging, split, bucket), rows.slice(full), size)
-    num_cut = int(pc.sum(kept["was_cut"]).as_py() or 0)
-    return BucketResult(shards, num_records, len(duplicates), num_cut, sums)
+    out: str
+    staging: str
+    generation: int
+    max_tokens: int
+    image_size: int
+
+    def write_bucket(
+        self, bucket: int, table: pa.Table, tokenizer: TextTokenizer, earlier: pa.Table | None = None
+    ) -> BucketResult:
+        """Write the shards of one bucket, given as its sorted staging records.
+
+        Of records with one key the first is kept, and none whose key is in `earlier`, the (key, split) of what
+        the set has already. What does not fill a row group goes to the staging folder, for `write_tail`, and so
+        do the quarantine rows of duplicates.
+        """
+        duplicates = _Duplicates.of(table, earlier)
+        kept = table.filter(pa.array(duplicates.is_kept))
+        if not duplicates.is_kept.all():
+            write_quarantine(duplicates_path(self.staging, bucket), duplicates.rows())
+        size = row_group_records(self.image_size)
+        sums = TrainSums(np.zeros(tokenizer.vocab_size, np.int64))
+        shards, num_records = {}, {}
+        for split in SPLITS:
+            records = kept.filter(pc.equal(kept["split"], split))
+            num_records[split] = len(records)
+            rows = _to_shard_rows(records, tokenizer, self.max_tokens)
+            if split == TRAIN and len(rows):
+                sums.add(_sums(records, rows, tokenizer, self.image_size))
+            full = len(rows) // size * size
+            if full:
+                shards[split] = self._write_shard(f"{split}-{bucket:05d}", rows.slice(0, full))
+            if full < len(rows):
+                _write_rows(_tail_path(self.staging, split, bucket), rows.slice(full), size)
+        num_cut = int(pc.sum(kept["was_cut"]).as_py() or 0)
+        return BucketResult(shards, num_records, len(table) - len(kept), num_cut, sums)
+
+    def write_tail(self, split: str, buckets: Sequence[int]) -> list[Shard]:
+        """Pack what the `buckets` left over of a split into its last shards, a bounded part at a time."""
+        size = row_group_records(self.image_size)
+        shards: list[Shard] = []
+        waiting: list[pa.Table] = []
+        for bucket in buckets:
+            with storage.open_read(_tail_path(self.staging, split, bucket)) as file:
+                waiting.append(pq.read_table(file, schema=SHARD_SCHEMA))
+            if sum(part.nbytes for part in waiting) >= _TAIL_BYTES and sum(map(len, waiting)) >= size:
+                rows = pa.concat_tables(waiting)
+                full = len(rows) // size * size
+                shards.append(self._write_shard(f"{split}-tail-{len(shards):05d}", rows.slice(0, full)))
+                waiting = [rows.slice(full)]
+        if sum(map(len, waiting)):
+            shards.append(self._write_shard(f"{split}-tail-{len(shards):05d}", pa.concat_tables(waiting)))
+        return shards
+
+    def _write_shard(self, name: str, rows: pa.Table) -> Shard:
+        added = f"g{self.generation:04d}-" if self.generation else ""
+        path = f"{SHARDS_FOLDER}/{added}{name}.parquet"
+        content = _write_rows(storage.join(self.out, path), rows, row_group_records(self.image_size))
+        hashes = rows["key_hash"].to_numpy()
+        return Shard(
+            path=path,
+            num_records=len(rows),
+            num_bytes=len(content),
+            sha256=storage.sha256_of(content),
+            first_hash=f"{int(hashes.min()):016x}",
+            last_hash=f"{int(hashes.max()):016x}",
+        )
 
 
-def write_tail(out: str, staging: str, split: str, buckets: Sequence[int], image_size: int) -> Shard | None:
-    """Pack what the `buckets` left over of a split into its last shard; None if nothing was left over."""
-    tables = [pq.read_table(storage.open_read(tail_path(staging, split, b)), schema=SHARD_SCHEMA) for b in buckets]
-    if not tables:
-        return None
-    return _write_shard(out, f"{split}-tail", pa.concat_tables(tables), row_group_records(image_size))
-
-
-def tail_path(staging: str, split: str, bucket: int) -> str:
-    """Where a bucket's leftovers of a split wait."""
-    return storage.join(staging, f"tail-{split}-{bucket:05d}.parquet")
+def earlier_keys(out: str, splits: Mapping[str, Split], first_hash: int, stop_hash: int) -> pa.Table:
+    """Key and split of the set's records whose key hash is at least `first_hash` and below `stop_hash`."""
+    parts = [pa.table({"key": pa.array([], pa.string()), "split": pa.array([], pa.string())})]
+    for name, split in splits.items():
+        for shard in split.shards:
+            if int(shard.first_hash, 16) >= stop_hash or int(shard.last_hash, 16) < first_hash:
+                continue
+            path = storage.join(out, shard.path)
+            with reading(path), open_parquet(path, memory_map=True) as opened:
+                table = opened.read(["key", "key_hash"], use_threads=False)
+            hashes = table["key_hash"].to_numpy()
+            inside = (hashes >= np.uint64(first_hash)) & (hashes <= np.uint64(stop_hash - 1))
+            keys = table["key"].filter(pa.array(inside)).combine_chunks()
+            parts.append(pa.table({"key": keys, "split": pa.array([name] * len(keys), pa.string())}))
+    return pa.concat_tables(parts)
 
 
 def duplicates_path(staging: str, bucket: int) -> str:
@@ -132,22 +173,52 @@ def duplicates_path(staging: str, bucket: int) -> str:
     return storage.join(staging, f"duplicates-{bucket:05d}.parquet")
 
 
-def _duplicates(table: pa.Table, first: NDArray[np.bool_]) -> Iterator[RejectedRecord]:
-    if first.all():
-        return
-    # Only keys that occur twice are looked at in Python.
-    involved = ~first | np.append(~first[1:], False)
-    kept: dict[str, object] = {}
-    for is_first, record in zip(first[involved], table.filter(pa.array(involved)).to_pylist(), strict=True):
-        if is_first:
-            kept = record
-            continue
-        detail = f"the first record with this key is row {kept['row']} of {kept['source']}"
-        if record["split"] != kept["split"]:
-            detail += f"; it is in split {kept['split']}, this one in split {record['split']}"
-        yield RejectedRecord(
-            record["key"], record["source"], record["row"], Stage.DEDUPLICATE, Reason.DUPLICATE_KEY, detail
-        )
+@dataclass(frozen=True)
+class _Duplicates:
+    """Which records of a sorted bucket are kept, and why the others are not."""
+
+    table: pa.Table
+    earlier: dict[str, str]
+    """keys of this bucket that the set has already, and their split"""
+    is_kept: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, table: pa.Table, earlier: pa.Table | None) -> _Duplicates:
+        is_kept = first_of_key(table)
+        found: dict[str, str] = {}
+        if earlier is not None and len(earlier):
+            known = pc.is_in(table["key"], value_set=earlier["key"]).to_numpy()
+            is_kept &= ~known
+            involved = earlier.filter(pc.is_in(earlier["key"], value_set=table["key"]))
+            found = dict(zip(involved["key"].to_pylist(), involved["split"].to_pylist(), strict=True))
+        return cls(table.select(["key", "source", "row", "split"]), found, is_kept)
+
+    def rows(self) -> Iterator[RejectedRecord]:
+        """The quarantine rows, in the bucket's order."""
+        first = first_of_key(self.table)
+        # Only keys that occur twice are looked at in Python.
+        involved = ~self.is_kept | np.append(~first[1:], False)
+        kept: dict[str, Any] = {}
+        for is_kept, record in zip(
+            self.is_kept[involved], self.table.filter(pa.array(involved)).to_pylist(), strict=True
+        ):
+            if is_kept:
+                kept = record
+                continue
+            if record["key"] in self.earlier:
+                split, place = self.earlier[record["key"]], "in the set since an earlier generation"
+            else:
+                split, place = kept["split"], f"row {kept['row']} of {kept['source']}"
+            detail = f"the first record with this key is {place}"
+            if record["split"] != split:
+                detail += f"; it is in split {split}, this one in split {record['split']}"
+            yield RejectedRecord(
+                record["key"], record["source"], record["row"], Stage.DEDUPLICATE, Reason.DUPLICATE_KEY, detail
+            )
+
+
+def _tail_path(staging: str, split: str, bucket: int) -> str:
+    return storage.join(staging, f"tail-{split}-{bucket:05d}.parquet")
 
 
 def _to_shard_rows(records: pa.Table, tokenizer: TextTokenizer, max_tokens: int) -> pa.Table:
@@ -164,12 +235,6 @@ def _sums(records: pa.Table, rows: pa.Table, tokenizer: TextTokenizer, image_siz
     counts[[tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id]] = 0
     pixel_sums = pc.list_flatten(records["pixel_sums"]).to_numpy().reshape(-1, 6).sum(0)
     return TrainSums(counts, pixel_sums, len(records) * image_size**2)
-
-
-def _write_shard(out: str, name: str, rows: pa.Table, group_size: int) -> Shard:
-    path = f"{SHARDS_FOLDER}/{name}.parquet"
-    content = _write_rows(storage.join(out, path), rows, group_size)
-    return Shard(path=path, num_records=len(rows), num_bytes=len(content), sha256=storage.sha256_of(content))
 
 
 def _write_rows(path: str, rows: pa.Table, group_size: int) -> memoryview:

@@ -1,12 +1,14 @@
 """Accepted records between the two passes of `prepare`: by slice on the way in, by bucket on the way out.
 
-A bucket is a range of key hashes, so buckets in order hold all records in the order of their key hashes,
-and all records of one key are in one bucket. Each slice is one Arrow file with one record batch a bucket.
+A bucket is a range of key hashes, so buckets in order hold all records in the order of their key hashes, and all
+records of one key are in one bucket: no table of keys is ever needed. A slice's file begins with the places of its
+cells, one a bucket, so that a bucket is read with two small reads from each slice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -34,15 +36,21 @@ SCHEMA = pa.schema(
     ]
 )
 """`slice` and `row` give the order of the source."""
+_OFFSET = np.dtype("<u8")
+_REMOTE_THREADS = 16
 
 
 def bucket_of(key_hashes: NDArray[np.uint64], num_buckets: int) -> NDArray[np.int64]:
     """The bucket of each key hash: equal ranges of the 64-bit numbers."""
-    width = -(-(1 << 64) // num_buckets)
     # One bucket's width is 2^64, which no uint64 holds.
     if num_buckets == 1:
         return np.zeros(len(key_hashes), np.int64)
-    return (key_hashes // np.uint64(width)).astype(np.int64)
+    return (key_hashes // np.uint64(_width(num_buckets))).astype(np.int64)
+
+
+def bucket_range(bucket: int, num_buckets: int) -> tuple[int, int]:
+    """The least key hash of a bucket, and the one after its greatest."""
+    return bucket * _width(num_buckets), (bucket + 1) * _width(num_buckets)
 
 
 def write_slice(path: str, batches: Sequence[pa.Table], num_buckets: int) -> None:
@@ -51,12 +59,14 @@ def write_slice(path: str, batches: Sequence[pa.Table], num_buckets: int) -> Non
     buckets = bucket_of(table["key_hash"].to_numpy(), num_buckets)
     order = np.argsort(buckets, kind="stable")
     edges = np.searchsorted(buckets[order], np.arange(num_buckets + 1))
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, SCHEMA) as writer:
-        for start, stop in pairwise(edges):
-            part = table.take(order[start:stop]).combine_chunks()
-            writer.write_batch(part.to_batches()[0] if len(part) else _EMPTY)
-    storage.write_bytes_atomically(path, memoryview(sink.getvalue()))
+    # One gather; cells are views of it.
+    ordered = table.take(order).combine_chunks()
+    cells = [
+        ordered.slice(start, stop - start).to_batches()[0].serialize() if stop > start else b""
+        for start, stop in pairwise(edges.tolist())
+    ]
+    offsets = np.cumsum([(num_buckets + 1) * _OFFSET.itemsize, *map(len, cells)]).astype(_OFFSET)
+    storage.write_bytes_atomically(path, b"".join([offsets.tobytes(), *cells]))
 
 
 def to_table(records: Sequence[AcceptedRecord], number: int) -> pa.Table:
@@ -70,10 +80,14 @@ def to_table(records: Sequence[AcceptedRecord], number: int) -> pa.Table:
     return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
-def read_bucket(paths: Sequence[str], bucket: int, columns: Sequence[str] | None = None) -> pa.Table:
+def read_bucket(paths: Sequence[str], bucket: int) -> pa.Table:
     """The records of a bucket in the order (key hash, key, place in the source), first records first."""
-    tables = list(_bucket_parts(paths, bucket, columns))
-    table = pa.concat_tables(tables).combine_chunks()
+    if paths and storage.is_remote(paths[0]):
+        with ThreadPoolExecutor(_REMOTE_THREADS) as pool:
+            cells = list(pool.map(lambda path: _read_cell(path, bucket), paths))
+    else:
+        cells = [_read_cell(path, bucket) for path in paths]
+    table = pa.Table.from_batches([cell for cell in cells if cell is not None], SCHEMA).combine_chunks()
     order = [("key_hash", "ascending"), ("key", "ascending"), ("slice", "ascending"), ("row", "ascending")]
     return table.take(pc.sort_indices(table, order))
 
@@ -87,14 +101,12 @@ def first_of_key(table: pa.Table) -> NDArray[np.bool_]:
     return np.concatenate([[True], ~same])
 
 
-def _bucket_parts(paths: Sequence[str], bucket: int, columns: Sequence[str] | None) -> Iterator[pa.Table]:
-    options = pa.ipc.IpcReadOptions(
-        included_fields=None if columns is None else sorted(SCHEMA.get_field_index(name) for name in columns)
-    )
-    for path in paths:
-        opened = storage.open_read(path) if storage.is_remote(path) else pa.memory_map(path)
-        with opened as file, pa.ipc.open_file(file, options=options) as reader:
-            yield pa.Table.from_batches([reader.get_batch(bucket)])
+def _read_cell(path: str, bucket: int) -> pa.RecordBatch | None:
+    start, stop = np.frombuffer(storage.read_range(path, bucket * _OFFSET.itemsize, 2 * _OFFSET.itemsize), _OFFSET)
+    if start == stop:
+        return None
+    return pa.ipc.read_record_batch(pa.py_buffer(storage.read_range(path, int(start), int(stop - start))), SCHEMA)
 
 
-_EMPTY = pa.RecordBatch.from_pylist([], schema=SCHEMA)
+def _width(num_buckets: int) -> int:
+    return -(-(1 << 64) // num_buckets)

@@ -92,6 +92,19 @@ def read_bytes(path: str, max_bytes: int | None = None) -> bytes:
             return file.read(-1 if max_bytes is None else max_bytes)
 
 
+def read_range(path: str, start: int, length: int) -> bytes:
+    """`length` bytes of `path` from byte `start` on. Raises StorageError if it has fewer."""
+    with _explained("read", path):
+        if is_remote(path):
+            content = cast(bytes, _s3().cat_file(path, start=start, end=start + length))
+        else:
+            with open(path, "rb", buffering=0) as file:
+                content = os.pread(file.fileno(), length, start)
+    if len(content) != length:
+        raise StorageError(f"{path} ends at byte {start + len(content)}, expected {start + length}; it was cut short")
+    return content
+
+
 def write_bytes_atomically(path: str, data: bytes | memoryview) -> None:
     """Write `path` so that readers see the old content or the new, never a part; makes missing folders."""
     with _explained("write", path):

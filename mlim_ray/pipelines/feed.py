@@ -40,7 +40,7 @@ def stream_batches(reader: ShardReader, start_step: int, stop_step: int) -> Iter
 
 def put_resident(prepared: PreparedSet) -> "ray.ObjectRef[Records]":
     """Decode the training split once with Ray Data and put it into the object store, where every trial reads it."""
-    num_groups = len(prepared.row_groups(TRAIN_SPLIT))
+    num_groups = prepared.num_groups(TRAIN_SPLIT)
     num_tasks = -(-num_groups // _RESIDENT_GROUPS_PER_TASK)
     _keep_order()
     groups = ray.data.range(num_tasks, override_num_blocks=num_tasks).map_batches(

@@ -9,13 +9,17 @@ import numpy as np
 import ray.data
 from ray.data import DataContext
 
+from mlim_ray.data.storage import StorageError
+
+_FAILURES = {kind.__name__: kind for kind in (ValueError, StorageError)}
+
 
 def map_in_order(work: Callable[[int], str], num_pieces: int) -> Generator[str, None, None]:
     """`work(0)`, `work(1)`, ... computed in parallel, one CPU each, and given in this order.
 
     `work` and its results travel between processes: keep both small. Leaving the loop early stops the
-    pipeline. A ValueError of `work` is raised here with its own message; any other exception as Ray reports
-    it.
+    pipeline. A ValueError or StorageError of `work` is raised here with its own message; any other exception as
+    Ray reports it.
     """
     with DataContext.current(_quiet_context()):
         pieces = ray.data.range(num_pieces, override_num_blocks=num_pieces)
@@ -25,7 +29,7 @@ def map_in_order(work: Callable[[int], str], num_pieces: int) -> Generator[str, 
         for batch in batches:
             for result, failed in zip(batch["result"], batch["failed"], strict=True):
                 if failed:
-                    raise ValueError(str(result))
+                    raise _FAILURES[str(failed)](str(result))
                 yield str(result)
     finally:
         batches.close()
@@ -39,10 +43,11 @@ class _Piece:
 
     def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, list[Any]]:
         try:
-            return {"result": [self._work(int(batch["id"][0]))], "failed": [False]}
+            return {"result": [self._work(int(batch["id"][0]))], "failed": [""]}
         except ValueError as error:
             # Ray would wrap it in its own traceback, and the message is what a person needs.
-            return {"result": [str(error)], "failed": [True]}
+            kind = StorageError if isinstance(error, StorageError) else ValueError
+            return {"result": [str(error)], "failed": [kind.__name__]}
 
 
 def _quiet_context() -> DataContext:

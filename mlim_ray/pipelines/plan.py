@@ -24,7 +24,7 @@ from mlim_ray.pipelines.cluster import LOCAL, Cluster, connect, this_machine
 from mlim_ray.pipelines.feed import resident_bytes
 from mlim_ray.pipelines.request import RunRequest
 from mlim_ray.pipelines.resources import WorkerPlan, plan_run, plan_search
-from mlim_ray.pipelines.setting import Feed, check_places, check_unchanged, is_prepared, streams_records
+from mlim_ray.pipelines.setting import Feed, check_places, check_same_set, check_unchanged, is_prepared, streams_records
 from mlim_ray.reporting.progress import say
 from mlim_ray.training.build import model_config
 from mlim_ray.training.order import StreamOrder
@@ -44,6 +44,8 @@ class _Records:
     line: str
     num_train: int
     group_records: int
+    short_groups: tuple[tuple[int, int], ...]
+    """of an appended set; none are known of a source that is not prepared yet"""
     shape: MlimConfig
     prepare: PrepareConfig
     """the prepared set's, with no auto left"""
@@ -118,6 +120,8 @@ def _open(
     config = resolve_size(request.config, has_gpu=cluster.num_gpus >= 1)
     if request.resume:
         check_unchanged(folder, config)
+        if is_prepared(request.data):
+            check_same_set(folder, PreparedSet.open(request.data))
     if config.model.bert_checkpoint is not None:
         weights_file(Path(config.model.bert_checkpoint))
     records = _records_of(request.data, config)
@@ -149,6 +153,7 @@ def _records_of(data: str, config: PretrainConfig) -> _Records:
             f"{manifest.counts.accepted:,} in {data} ({sizes})",
             prepared.num_records(TRAIN_SPLIT),
             manifest.row_group_records,
+            prepared.short_groups(TRAIN_SPLIT),
             model_config(config, prepared),
             manifest.config,
         )
@@ -167,7 +172,8 @@ def _records_of(data: str, config: PretrainConfig) -> _Records:
         max_tokens=prepare.max_tokens,
     )
     line = f"{num_records:,} in {data} ({source.format}), about {_TRAIN_SHARE:.0%} of them for training"
-    return _Records(line, max(1, int(_TRAIN_SHARE * num_records)), row_group_records(shape.image_size), shape, prepare)
+    num_train = max(1, int(_TRAIN_SHARE * num_records))
+    return _Records(line, num_train, row_group_records(shape.image_size), (), shape, prepare)
 
 
 def _order(config: PretrainConfig, records: _Records) -> StreamOrder:
@@ -178,6 +184,7 @@ def _order(config: PretrainConfig, records: _Records) -> StreamOrder:
         config.feed.num_lanes,
         config.feed.window_groups,
         config.train.seed,
+        records.short_groups,
     )
 
 

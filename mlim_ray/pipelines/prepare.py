@@ -1,70 +1,46 @@
 """From raw records to a prepared set: two passes of Ray Data over the source (contract C4).
 
-Pass 1 cleans slices of the source and lays the accepted records down by bucket (a range of key hashes).
-Between the passes the vocabulary is trained on the training split. Pass 2 sorts each bucket, drops
-duplicates, splits texts into pieces and writes shards. What is written depends on the source and the config
-alone, not on how the work was spread.
+Pass 1 cleans slices of the source and lays the accepted records down by bucket (a range of key hashes). Between the
+passes the vocabulary is trained on the words of the training split. Pass 2 sorts each bucket, drops duplicates,
+splits texts into pieces and writes shards. What is written depends on the source and the config alone, not on how the
+work was spread; a run that was killed is continued by the same command.
 """
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Set
+from dataclasses import dataclass
 
-import numpy as np
 import ray
 
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data import storage
-from mlim_ray.data.cleaning import CleaningRules, clean
 from mlim_ray.data.destination import (
     STAGING_FOLDER,
     check_apart,
-    clear_destination,
-    fingerprint_of,
+    close_destination,
+    open_destination,
     present_set,
+    refuse_foreign,
 )
-from mlim_ray.data.manifest import (
-    SPLITS,
-    Counts,
-    Manifest,
-    Shard,
-    Split,
-    StoredImage,
-    StoredText,
-    write_manifest,
-)
-from mlim_ray.data.prepared import TOKENIZER_FOLDER
-from mlim_ray.data.quarantine import QUARANTINE_FOLDER, gather_quarantine, write_quarantine
-from mlim_ray.data.rejection import Reason, Stage
-from mlim_ray.data.shards import (
-    TRAIN,
-    TrainSums,
-    duplicates_path,
-    row_group_records,
-    write_bucket,
-    write_tail,
-)
-from mlim_ray.data.sources import Slice, Source, limit_slices, open_source
-from mlim_ray.data.staging import first_of_key, read_bucket, to_table, write_slice
-from mlim_ray.data.tokenizer import TextTokenizer, count_words, load_tokenizer, train_tokenizer
-from mlim_ray.pipelines.ordered_map import map_in_order
+from mlim_ray.data.manifest import Manifest, manifest_sha256, read_manifest, write_manifest
+from mlim_ray.data.origin import Origin, portable, read_origin, write_origin
+from mlim_ray.data.requeue import open_repaired
+from mlim_ray.data.sources import open_source
+from mlim_ray.pipelines.preparation import Addition, Preparation, TooManyRejected
+from mlim_ray.training.lease import Lease
 
-FIRST_JUDGEMENT_RECORDS = 1_000
-BUCKET_BYTES = 48_000_000
-"""what a task holds of cleaned records, in both passes"""
-_SLICE_MULTIPLE = 64
-_MAX_BUCKETS = 4_096
-# Enough pieces of work for a few cores where the records would fit into one bucket.
-_MIN_BUCKETS = 4
-_MIN_BUCKET_RECORDS = 2_048
+__all__ = ["PrepareSummary", "TooManyRejected", "append", "prepare", "present_summary", "requeue"]
+
+OnProgress = Callable[[int, int], None]
+
+_FIXED_KNOBS = frozenset({"image_size", "image_encoding", "max_tokens", "vocabulary_size"})
+"""what all records of a set share, however they are cleaned"""
 
 
 @dataclass(frozen=True)
 class PrepareSummary:
-    """What became of every record: read = accepted + rejected + duplicates."""
+    """What became of every record of the set: read = accepted + rejected + duplicates."""
 
     source: str
     out: str
@@ -78,26 +54,10 @@ class PrepareSummary:
     splits: dict[str, int]
     columns: dict[str, str]
     """role to column"""
+    generations: int
+    newly_accepted: int
+    """records that this run added"""
     already_prepared: bool
-
-
-class TooManyRejected(ValueError):
-    """More records were rejected than `max_rejected_ratio` allows; nothing but the quarantine was written."""
-
-    exit_code = 3
-    """of the program that it ends: a script can tell it from a mistake in the command"""
-
-    def __init__(self, source: str, quarantine: str, counts: _Cleaned, max_ratio: float) -> None:
-        self.read = counts.read
-        self.rejected = counts.rejected
-        self.reasons = dict(counts.reasons.most_common())
-        self.quarantine = quarantine
-        common = ", ".join(f"{reason} {count}" for reason, count in counts.reasons.most_common(3))
-        super().__init__(
-            f"{counts.rejected} of the first {counts.read} records of {source} were rejected "
-            f"({counts.rejected / counts.read:.1%}): {common}; at most {max_ratio:.1%} are allowed. "
-            f"Look into {quarantine}, mend the source, or raise --max-rejected-ratio"
-        )
 
 
 def prepare(
@@ -106,34 +66,95 @@ def prepare(
     config: PrepareConfig,
     *,
     overwrite: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
+    keep_rejected: bool = False,
+    on_progress: OnProgress | None = None,
 ) -> PrepareSummary:
     """Prepare `source` into the folder `out`, local or in S3. Ray is running; `config` is resolved.
 
-    `on_progress` is told how many records of how many are done. If `out` holds the set of the same source
-    and config, nothing is done. Raises ValueError for a source that cannot be read, for an `out` that holds
-    something else, and if Ray is not running; TooManyRejected for a source of which too much is rejected.
+    If `out` holds the set of the same source and config, nothing is done; if it holds what a killed run of the same
+    left, the run is continued there.
+
+    Args:
+        source: what `open_source` takes.
+        out: a new or empty folder, or one that `prepare` has written to.
+        config: columns, cleaning, picture size, vocabulary.
+        overwrite: replace another set in `out`.
+        keep_rejected: keep the original bytes of rejected records in the quarantine.
+        on_progress: told how many records of how many are read.
+
+    Raises:
+        ValueError: the source cannot be read, `out` holds something else, or Ray is not running.
+        TooManyRejected: too large a share of the records was rejected.
     """
     if not overwrite:
-        present = present_summary(source, out, config)
+        present = present_summary(source, out, config, keep_rejected=keep_rejected)
         if present is not None:
             return present
     opened = open_source(source, config)
     out = storage.absolute(out)
     check_apart(source, out)
-    fingerprint = fingerprint_of(opened, config)
-    if not ray.is_initialized():
-        raise ValueError("Ray is not running; call ray.init() before prepare()")
-    clear_destination(out)
-    job = _Job(opened, out, config, on_progress)
-    try:
-        manifest = job.run(fingerprint)
-    finally:
-        storage.remove_tree(job.staging)
-    return _summary(manifest, out, already_prepared=False)
+    origin = Origin.of(opened, config, keep_rejected=keep_rejected)
+    addition = Addition("prepare", opened, out, config, keep_rejected)
+    return _run(addition, origin, on_progress, plan=origin.identity, keep_set=False)
 
 
-def present_summary(source: str, out: str, config: PrepareConfig) -> PrepareSummary | None:
+def append(source: str, out: str, config: PrepareConfig, *, on_progress: OnProgress | None = None) -> PrepareSummary:
+    """Add the files of `source` that the set in `out` was not made from yet; its shards are left as they are.
+
+    The vocabulary, the statistics and the config stay the set's. A key that the set has already is a duplicate.
+
+    Raises:
+        ValueError: as `prepare`; `out` holds no set, one with another config, or one made from an earlier state of
+            one of the files.
+    """
+    out = storage.absolute(out)
+    check_apart(source, out)
+    manifest = read_manifest(out)
+    _check_same_config(manifest, config, out, set(PrepareConfig.model_fields) - {"max_rejected_ratio"})
+    before = read_origin(out, len(manifest.generations))
+    opened = open_source(source, config, known=before.files)
+    if opened is None:
+        return _summary(manifest, out, newly_accepted=0, already_prepared=True)
+    if opened.columns.by_role() != manifest.columns:
+        raise ValueError(
+            f"{source} has the columns {opened.columns.by_role()} and the set in {out} was made from "
+            f"{manifest.columns}; name the same columns, or prepare another set"
+        )
+    addition = Addition("append", opened, out, config, manifest.keeps_rejected, manifest)
+    origin = Origin.of(opened, config, keep_rejected=manifest.keeps_rejected)
+    return _run(addition, origin, on_progress, plan=f"{origin.identity} onto {manifest_sha256(out)}", keep_set=True)
+
+
+def requeue(
+    out: str, repaired: str | None, config: PrepareConfig, *, on_progress: OnProgress | None = None
+) -> PrepareSummary:
+    """Clean rejected records of the set in `out` again, and add those that are accepted now.
+
+    Args:
+        out: the set.
+        repaired: Parquet file or folder with repaired rows of the quarantine; None takes the quarantine's own rows,
+            for another config.
+        config: how to clean; sizes, vocabulary and columns are the set's.
+        on_progress: as for `prepare`.
+
+    Raises:
+        ValueError: there is no set, or a repaired row is about no record of its quarantine.
+    """
+    out = storage.absolute(out)
+    manifest = read_manifest(out)
+    _check_same_config(manifest, config, out, _FIXED_KNOBS)
+    found = open_repaired(out, manifest, repaired, config)
+    config = config.model_copy(update={"max_rejected_ratio": 1.0})
+    addition = Addition("requeue", found.source, out, config, manifest.keeps_rejected, manifest, found.places)
+    stamps = Origin.of(found.source, config, keep_rejected=manifest.keeps_rejected)
+    plan = f"{stamps.identity} onto {manifest_sha256(out)}"
+    # Repaired records are no files of the source.
+    return _run(addition, Origin("", {}), on_progress, plan=plan, keep_set=True)
+
+
+def present_summary(
+    source: str, out: str, config: PrepareConfig, *, keep_rejected: bool = False
+) -> PrepareSummary | None:
     """What `prepare` gives where the set of this source and config is in `out` already, else None; needs no Ray.
 
     Raises ValueError as `prepare` does.
@@ -141,249 +162,54 @@ def present_summary(source: str, out: str, config: PrepareConfig) -> PrepareSumm
     opened = open_source(source, config)
     out = storage.absolute(out)
     check_apart(source, out)
-    manifest = present_set(out, fingerprint_of(opened, config))
-    return None if manifest is None else _summary(manifest, out, already_prepared=True)
+    manifest = present_set(out, Origin.of(opened, config, keep_rejected=keep_rejected))
+    if manifest is None:
+        return None
+    if storage.exists(storage.join(out, STAGING_FOLDER)):
+        # A run was killed after its last act, the manifest.
+        with Lease(out):
+            close_destination(out, manifest)
+    return _summary(manifest, out, newly_accepted=0, already_prepared=True)
 
 
-@dataclass
-class _Cleaned:
-    """Counts of pass 1."""
+def _run(
+    addition: Addition, origin: Origin, on_progress: OnProgress | None, *, plan: str, keep_set: bool
+) -> PrepareSummary:
+    if not ray.is_initialized():
+        raise ValueError("Ray is not running; call ray.init() before prepare()")
+    out = addition.out
+    staging = storage.join(out, STAGING_FOLDER)
+    refuse_foreign(out)
+    with Lease(out):
+        open_destination(out, plan, keep_set=keep_set)
+        try:
+            manifest = Preparation(addition, staging, on_progress).run()
+        except storage.StorageError:
+            # The disk or the network failed, not the source: the same command goes on from here.
+            raise
+        except ValueError:
+            storage.remove_tree(staging)
+            raise
+        write_origin(out, len(manifest.generations) - 1, origin)
+        write_manifest(out, manifest)
+        close_destination(out, manifest)
+    return _summary(manifest, out, newly_accepted=manifest.generations[-1].accepted, already_prepared=False)
 
-    read: int = 0
-    accepted: int = 0
-    rejected: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
 
-
-class _Job:
-    """One run of both passes."""
-
-    def __init__(
-        self, source: Source, out: str, config: PrepareConfig, on_progress: Callable[[int, int], None] | None
-    ) -> None:
-        self.source = source
-        self.out = out
-        self.config = config
-        self.rules = CleaningRules.of(config, source.columns.split is not None)
-        self.staging = storage.join(out, STAGING_FOLDER)
-        self.slices = limit_slices(source.slices(), _max_slice_records(self.rules))
-        self.num_records = sum(part.stop - part.start for part in self.slices)
-        self.num_buckets = _num_buckets(self.num_records, self.rules)
-        self.slice_paths = [_slice_path(self.staging, i) for i in range(len(self.slices))]
-        self._on_progress = on_progress
-
-    def run(self, fingerprint: str) -> Manifest:
-        cleaned = self._clean()
-        if cleaned.accepted == 0:
+def _check_same_config(manifest: Manifest, config: PrepareConfig, out: str, knobs: Set[str]) -> None:
+    given, stored = portable(config).model_dump(), manifest.config.model_dump()
+    for knob, value in given.items():
+        if knob in knobs and value != stored[knob]:
             raise ValueError(
-                f"none of the {cleaned.read} records of {self.source.name} was accepted; look into "
-                f"{storage.join(self.out, QUARANTINE_FOLDER)}"
+                f"--{knob.replace('_', '-')}: given {value}, and the set in {out} was prepared with {stored[knob]}; "
+                "leave it out, or prepare another set"
             )
-        tokenizer = self._tokenizer()
-        for name, content in tokenizer.files().items():
-            storage.write_bytes_atomically(storage.join(self.out, TOKENIZER_FOLDER, name), content)
-        manifest = self._write(cleaned, tokenizer, fingerprint)
-        write_manifest(self.out, manifest)
-        return manifest
-
-    def _clean(self) -> _Cleaned:
-        """Pass 1. Raises TooManyRejected, the quarantine written."""
-        counts = _Cleaned()
-        quarantined: list[str] = []
-        judged = False
-        work = CleanSlice(self.source, self.slices, self.rules, self.staging, self.num_buckets)
-        results = map_in_order(work, len(self.slices))
-        for number, result in enumerate(results):
-            found = json.loads(result)
-            counts.read += found["read"]
-            counts.accepted += found["accepted"]
-            counts.reasons.update(found["reasons"])
-            counts.rejected = sum(counts.reasons.values())
-            if found["reasons"]:
-                quarantined.append(_rejected_path(self.staging, number))
-            if self._on_progress is not None:
-                self._on_progress(counts.read, self.num_records)
-            if not judged and counts.read >= FIRST_JUDGEMENT_RECORDS:
-                judged = True
-                if self._too_many(counts):
-                    break
-        results.close()
-        gather_quarantine(quarantined, self.out, Stage.CLEAN.value)
-        if counts.read != counts.accepted + counts.rejected:
-            raise RuntimeError(f"{counts.read} records read, {counts.accepted} + {counts.rejected} accounted for")
-        if self._too_many(counts):
-            quarantine = storage.join(self.out, QUARANTINE_FOLDER)
-            raise TooManyRejected(self.source.name, quarantine, counts, self.config.max_rejected_ratio)
-        if counts.read != self.num_records:
-            raise ValueError(
-                f"{self.source.name} held {self.num_records} records at first and {counts.read} when read; "
-                f"prepare it again once nothing writes to it"
-            )
-        return counts
-
-    def _too_many(self, counts: _Cleaned) -> bool:
-        return counts.rejected > self.config.max_rejected_ratio * counts.read
-
-    def _tokenizer(self) -> TextTokenizer:
-        if self.config.tokenizer is not None:
-            return load_tokenizer(storage.absolute(self.config.tokenizer))
-        words: Counter[str] = Counter()
-        for result in map_in_order(CountBucketWords(self.slice_paths), self.num_buckets):
-            words.update(json.loads(result))
-        if not words:
-            raise ValueError(
-                f"{self.source.name} has no accepted records in split {TRAIN}; expected some to train the "
-                f"vocabulary on: check the split column, or leave it out with records of your own split"
-            )
-        return train_tokenizer(words, self.config.vocabulary_size)
-
-    def _write(self, cleaned: _Cleaned, tokenizer: TextTokenizer, fingerprint: str) -> Manifest:
-        """Pass 2, up to the manifest."""
-        size = self.rules.image.size
-        sums = TrainSums(np.zeros(tokenizer.vocab_size, np.int64))
-        shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
-        leftovers: dict[str, list[int]] = {split: [] for split in SPLITS}
-        num_records: Counter[str] = Counter()
-        duplicated: list[str] = []
-        num_duplicates = num_cut = 0
-        work = WriteBucket(self.slice_paths, self.staging, self.out, self.config.max_tokens, size)
-        for bucket, result in enumerate(map_in_order(work, self.num_buckets)):
-            found = json.loads(result)
-            for split in SPLITS:
-                shard, records = found["shards"].get(split), found["num_records"][split]
-                num_records[split] += records
-                if shard is not None:
-                    shards[split].append(Shard(**shard))
-                if records > (0 if shard is None else shard["num_records"]):
-                    leftovers[split].append(bucket)
-            sums.add(TrainSums(np.array(found["piece_counts"]), np.array(found["pixel_sums"]), found["num_pixels"]))
-            num_duplicates += found["num_duplicates"]
-            num_cut += found["num_cut"]
-            if found["num_duplicates"]:
-                duplicated.append(duplicates_path(self.staging, bucket))
-        gather_quarantine(duplicated, self.out, Stage.DEDUPLICATE.value)
-        for split in SPLITS:
-            tail = write_tail(self.out, self.staging, split, leftovers[split], size)
-            if tail is not None:
-                shards[split].append(tail)
-        reasons = cleaned.reasons + Counter({Reason.DUPLICATE_KEY.value: num_duplicates})
-        counts = Counts(
-            read=cleaned.read,
-            accepted=num_records.total(),
-            rejected=cleaned.rejected,
-            duplicates=num_duplicates,
-            cut_texts=num_cut,
-            reasons=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
-        )
-        if counts.read != counts.accepted + counts.rejected + counts.duplicates:
-            raise RuntimeError(f"a record was lost: {counts}")
-        return Manifest(
-            fingerprint=fingerprint,
-            source=self.source.name,
-            config=self.config,
-            columns=self.source.columns.by_role(),
-            counts=counts,
-            splits={s: Split(num_records=num_records[s], shards=tuple(shards[s])) for s in SPLITS},
-            row_group_records=row_group_records(size),
-            image=StoredImage(size=size, encoding=self.rules.image_encoding),  # type: ignore[arg-type]
-            text=StoredText(max_tokens=self.config.max_tokens, vocab_size=tokenizer.vocab_size),
-            statistics=sums.statistics(),
-            generated=self.source.generated,
-        )
 
 
-@dataclass(frozen=True)
-class CleanSlice:
-    """Pass 1 of one slice: accepted and rejected records to the staging folder, counts back."""
-
-    source: Source
-    slices: list[Slice]
-    rules: CleaningRules
-    staging: str
-    num_buckets: int
-
-    def __call__(self, number: int) -> str:
-        accepted, rejected, num_read = [], [], 0
-        for records in self.source.read(self.slices[number]):
-            cleaned = clean(records, self.rules)
-            num_read += len(records)
-            rejected += cleaned.rejected
-            if cleaned.accepted:
-                accepted.append(to_table(cleaned.accepted, number))
-        write_slice(_slice_path(self.staging, number), accepted, self.num_buckets)
-        if rejected:
-            write_quarantine(_rejected_path(self.staging, number), rejected)
-        reasons = Counter(record.reason.value for record in rejected)
-        return json.dumps({"read": num_read, "accepted": sum(map(len, accepted)), "reasons": reasons})
-
-
-@dataclass(frozen=True)
-class CountBucketWords:
-    """The words of the training records of one bucket, each record once."""
-
-    slice_paths: list[str]
-
-    def __call__(self, bucket: int) -> str:
-        table = read_bucket(self.slice_paths, bucket, ("key", "key_hash", "slice", "row", "text", "split"))
-        chosen = first_of_key(table) & (table["split"].to_numpy(zero_copy_only=False) == TRAIN)
-        return json.dumps(count_words(table["text"].filter(chosen).to_pylist()))
-
-
-@dataclass(frozen=True)
-class WriteBucket:
-    """Pass 2 of one bucket: shards to the set, what belongs to the manifest back."""
-
-    slice_paths: list[str]
-    staging: str
-    out: str
-    max_tokens: int
-    image_size: int
-
-    def __call__(self, bucket: int) -> str:
-        tokenizer = load_tokenizer(storage.join(self.out, TOKENIZER_FOLDER))
-        table = read_bucket(self.slice_paths, bucket)
-        result = write_bucket(self.out, self.staging, bucket, table, tokenizer, self.max_tokens, self.image_size)
-        return json.dumps(
-            {
-                "shards": {split: shard.model_dump() for split, shard in result.shards.items()},
-                "num_records": result.num_records,
-                "num_duplicates": result.num_duplicates,
-                "num_cut": result.num_cut,
-                "piece_counts": result.sums.piece_counts.tolist(),
-                "pixel_sums": result.sums.pixel_sums.tolist(),
-                "num_pixels": result.sums.num_pixels,
-            }
-        )
-
-
-def _slice_path(staging: str, number: int) -> str:
-    return storage.join(staging, f"slice-{number:06d}.arrow")
-
-
-def _rejected_path(staging: str, number: int) -> str:
-    return storage.join(staging, f"rejected-{number:06d}.parquet")
-
-
-def _max_slice_records(rules: CleaningRules) -> int:
-    # A multiple of every row group, so that slices of a prepared set begin with one.
-    return max(1, BUCKET_BYTES // _record_bytes(rules) // _SLICE_MULTIPLE) * _SLICE_MULTIPLE
-
-
-def _record_bytes(rules: CleaningRules) -> int:
-    # An encoded picture takes about a byte a pixel.
-    return rules.image.size**2 * (3 if rules.image_encoding == "raw" else 1) + rules.max_text_characters
-
-
-def _num_buckets(num_records: int, rules: CleaningRules) -> int:
-    by_size = -(-num_records * _record_bytes(rules) // BUCKET_BYTES)
-    by_records = min(_MIN_BUCKETS, num_records // _MIN_BUCKET_RECORDS)
-    return min(_MAX_BUCKETS, max(1, by_size, by_records))
-
-
-def _summary(manifest: Manifest, out: str, *, already_prepared: bool) -> PrepareSummary:
+def _summary(manifest: Manifest, out: str, *, newly_accepted: int, already_prepared: bool) -> PrepareSummary:
     counts = manifest.counts
     return PrepareSummary(
-        source=manifest.source,
+        source=manifest.generations[0].source,
         out=out,
         read=counts.read,
         accepted=counts.accepted,
@@ -393,5 +219,7 @@ def _summary(manifest: Manifest, out: str, *, already_prepared: bool) -> Prepare
         reasons=counts.reasons,
         splits={name: split.num_records for name, split in manifest.splits.items()},
         columns=manifest.columns,
+        generations=len(manifest.generations),
+        newly_accepted=newly_accepted,
         already_prepared=already_prepared,
     )

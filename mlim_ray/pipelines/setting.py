@@ -11,8 +11,8 @@ import yaml
 
 from mlim_ray.config import PretrainConfig
 from mlim_ray.data import storage
-from mlim_ray.data.destination import fingerprint_of
-from mlim_ray.data.manifest import MANIFEST_FILE
+from mlim_ray.data.manifest import MANIFEST_FILE, manifest_sha256
+from mlim_ray.data.origin import Origin
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.sources.opening import open_source, resolve_prepare_config
 from mlim_ray.pipelines.cluster import Cluster
@@ -55,7 +55,7 @@ class Setting(Generic[Config]):
         return describe_environment(
             data=request.data,
             prepared=self.prepared.path,
-            fingerprint=self.prepared.manifest.fingerprint,
+            manifest_sha256=manifest_sha256(self.prepared.path),
             num_workers=num_workers,
             threads_per_worker=threads_per_worker,
         )
@@ -77,9 +77,13 @@ def open_setting(
     """
     config = resolve_size(request.config, has_gpu=cluster.num_gpus >= 1)
     prepared = _prepared_set(request.data, config, folder)
+    if request.resume:
+        check_same_set(folder, prepared)
     prepared.require(TRAIN_SPLIT, config.probe.split)
     model_config(config, prepared)
-    config = config.model_copy(update={"prepare": prepared.manifest.config})
+    # The set's own config but for the paths of this machine, which a set does not hold.
+    paths = {"image_folder": config.prepare.image_folder, "tokenizer": config.prepare.tokenizer}
+    config = config.model_copy(update={"prepare": prepared.manifest.config.model_copy(update=paths)})
     image_size, max_tokens = prepared.manifest.image.size, prepared.manifest.text.max_tokens
     needed = resident_bytes(prepared.num_records(TRAIN_SPLIT), image_size, max_tokens)
     streams = streams_records(config, needed, cluster, auto_feed)
@@ -136,14 +140,26 @@ def is_prepared(data: str) -> bool:
     return not data.startswith("generated:") and storage.exists(storage.join(data, MANIFEST_FILE))
 
 
-def prepared_path(data: str, fingerprint: str, run: str) -> str:
+def prepared_path(data: str, origin: Origin, run: str) -> str:
     """Where the prepared set of a raw source lies: beside the run folder, for all runs there to share."""
-    return storage.join(_parent(run), _PREPARED_FOLDER, f"{_stem(data)}-{fingerprint[:8]}")
+    return storage.join(_parent(run), _PREPARED_FOLDER, f"{_stem(data)}-{origin.identity[:8]}")
 
 
-def already_prepared(path: str, fingerprint: str) -> bool:
-    """Whether the set of this fingerprint is there, whole."""
-    return is_prepared(path) and PreparedSet.open(path).manifest.fingerprint == fingerprint
+def check_same_set(folder: RunFolder, prepared: PreparedSet) -> None:
+    """A resumed run goes on with the records it began with: the manifest's sha256 stands for every byte of them.
+
+    Raises:
+        ValueError: the prepared set is another one than the run in `folder` was started on.
+    """
+    if not storage.exists(folder.file("environment.json")):
+        # It was killed before its first step.
+        return
+    pinned = folder.read_json("environment.json").get("manifest_sha256")
+    if pinned != manifest_sha256(prepared.path):
+        raise ValueError(
+            f"--resume: the run in {folder.path} was started on another state of the set {prepared.path}; restore the "
+            "set as it was, or start a new run with another --out"
+        )
 
 
 def check_unchanged(folder: RunFolder, config: PretrainConfig) -> None:
@@ -170,9 +186,9 @@ def _prepared_set(data: str, config: PretrainConfig, folder: RunFolder) -> Prepa
         return PreparedSet.open(data)
     assert isinstance(config.prepare.image_size, int), "sizes are resolved before a source is opened"
     prepare_config = resolve_prepare_config(config.prepare, config.prepare.image_size)
-    fingerprint = fingerprint_of(open_source(data, prepare_config), prepare_config)
-    out = prepared_path(data, fingerprint, folder.path)
-    if already_prepared(out, fingerprint):
+    origin = Origin.of(open_source(data, prepare_config), prepare_config, keep_rejected=False)
+    out = prepared_path(data, origin, folder.path)
+    if is_prepared(out):
         say(f"prepared set: {out} (as it was)")
     else:
         with Stages("records") as stages:

@@ -47,7 +47,11 @@ def join_rows(parts: Sequence[Rows]) -> Rows:
 
 @dataclass(frozen=True)
 class StreamOrder:
-    """Every batch of a run. Only the last row group of a split may have fewer than `group_records` rows."""
+    """Every batch of a run.
+
+    Row groups have `group_records` rows each, but for the `short_groups`: (group, rows) of the last group that each
+    generation of a set added. Not given, the last group of all is the only one that may be short.
+    """
 
     num_records: int
     group_records: int
@@ -55,6 +59,7 @@ class StreamOrder:
     num_lanes: int
     window_groups: int
     seed: int
+    short_groups: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_records < 1:
@@ -76,7 +81,29 @@ class StreamOrder:
 
     @cached_property
     def _num_full_groups(self) -> int:
-        return self.num_records // self.group_records
+        return (self.num_records - sum(rows for _, rows in self.short_groups)) // self.group_records
+
+    @cached_property
+    def _short_ids(self) -> Int64s:
+        """The short row groups, in order."""
+        if self.short_groups:
+            return np.array([group for group, _ in self.short_groups], np.int64)
+        return np.arange(self._num_full_groups, -(-self.num_records // self.group_records))
+
+    @cached_property
+    def _short_rows(self) -> Int64s:
+        if self.short_groups:
+            return np.array([rows for _, rows in self.short_groups], np.int64)
+        return np.full(len(self._short_ids), self.num_records % self.group_records)
+
+    @cached_property
+    def _num_full_blocks(self) -> int:
+        return self._num_full_groups // (self.num_lanes * self.window_groups)
+
+    def places(self, rows: "Rows") -> Int64s:
+        """Where the rows lie in the split as a whole, as if all its row groups were laid end to end."""
+        missing = np.concatenate([[0], np.cumsum(self.group_records - self._short_rows)])
+        return rows.group * self.group_records + rows.row - missing[np.searchsorted(self._short_ids, rows.group)]
 
     def samples_at(self, step: int) -> int:
         """Records seen before `step`."""
@@ -107,7 +134,9 @@ class StreamOrder:
         start = step_in_epoch * self.batch_size
         stop = min(start + self.batch_size, self.num_records)
         parts = []
-        for block in range(start // self._block_records, -(-stop // self._block_records)):
+        # What does not fill a block, and all short groups, make the last one, however large.
+        last_block = min(self._num_full_blocks, (stop - 1) // self._block_records)
+        for block in range(min(self._num_full_blocks, start // self._block_records), last_block + 1):
             first = block * self._block_records
             parts.append(_block_rows(self, epoch, block).take(slice(max(0, start - first), stop - first)))
         rows = join_rows(parts)
@@ -121,14 +150,16 @@ class StreamOrder:
 def _block_rows(order: StreamOrder, epoch: int, block: int) -> Rows:
     """All rows of a block, in the order in which batches are cut from it."""
     block_groups = order.num_lanes * order.window_groups
-    num_groups = -(-order.num_records // order.group_records)
-    positions = np.arange(block * block_groups, min((block + 1) * block_groups, num_groups))
-    groups = positions.copy()
-    # The group with fewer rows stays last: all blocks but the last then have the same number of rows.
-    full = positions < order._num_full_groups
-    groups[full] = Permutation(max(1, order._num_full_groups), order.seed, epoch, _PERMUTE)(positions[full])
+    positions = np.arange(block * block_groups, min((block + 1) * block_groups, order._num_full_groups))
+    shuffled_groups = Permutation(max(1, order._num_full_groups), order.seed, epoch, _PERMUTE)(positions)
+    # Full groups are numbered past the short ones between them.
+    short_ids = order._short_ids
+    groups = shuffled_groups + np.searchsorted(short_ids - np.arange(len(short_ids)), shuffled_groups, side="right")
+    sizes = np.full(len(groups), order.group_records)
+    if block == order._num_full_blocks:
+        # The groups with fewer rows stay last: all blocks before then have the same number of rows.
+        groups, sizes = np.concatenate([groups, short_ids]), np.concatenate([sizes, order._short_rows])
 
-    sizes = np.minimum(order.group_records, order.num_records - groups * order.group_records)
     group = np.repeat(groups, sizes)
     row = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     lot = draw(order.seed, epoch, _MIX, group, row)

@@ -26,6 +26,7 @@ def stream_order(prepared: PreparedSet, train: TrainConfig, feed: FeedConfig) ->
         num_lanes=feed.num_lanes,
         window_groups=feed.window_groups,
         seed=train.seed,
+        short_groups=prepared.short_groups(TRAIN_SPLIT),
     )
 
 
@@ -88,4 +89,4 @@ def resident_batches(
     """The batches of steps [start_step, stop_step) of one worker, from the training split in memory."""
     for step in range(start_step, stop_step):
         rows = order.rows_at(step, lanes)
-        yield make_batch(records.take(rows.group * order.group_records + rows.row), order.epoch_of(step), masking)
+        yield make_batch(records.take(order.places(rows)), order.epoch_of(step), masking)

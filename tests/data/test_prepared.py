@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data.manifest import Counts, Manifest, Split, StoredImage, StoredText, write_manifest
 from mlim_ray.data.prepared import PreparedSet
-from mlim_ray.data.shards import TrainSums, row_group_records, write_bucket, write_tail
+from mlim_ray.data.shards import ShardWriter, TrainSums, row_group_records
 from mlim_ray.data.sources import resolve_prepare_config
 from mlim_ray.data.staging import SCHEMA, bucket_of, first_of_key, read_bucket, write_slice
 from mlim_ray.data.tokenizer import TextTokenizer, count_words, train_tokenizer
+from tests.prepared_sets import BY_HAND
 
 SIZE = 8
 SPLITS = ("train", "val", "test")
@@ -93,24 +94,24 @@ def test_buckets_hold_every_record_sorted_whatever_the_slices(
 def prepared(tmp_path: Path, tokenizer: TextTokenizer) -> PreparedSet:
     """Two buckets: 150 training records, 70 of validation, none of test."""
     out, staging = str(tmp_path / "set"), str(tmp_path / "staging")
+    writer = ShardWriter(out, staging, 0, 6, SIZE)
     sums = TrainSums(np.zeros(tokenizer.vocab_size, np.int64))
     shards: dict[str, list] = {split: [] for split in SPLITS}
     for bucket, (train, val) in enumerate([(range(0, 100), range(500, 570)), (range(100, 150), range(0))]):
         table = pa.concat_tables([staged(list(train)), staged(list(val), "val")])
-        result = write_bucket(out, staging, bucket, table, tokenizer, 6, SIZE)
+        result = writer.write_bucket(bucket, table, tokenizer)
         sums.add(result.sums)
         for split, shard in result.shards.items():
             shards[split].append(shard)
-    shards["train"].append(write_tail(out, staging, "train", [0, 1], SIZE))
-    shards["val"].append(write_tail(out, staging, "val", [0], SIZE))
+    shards["train"] += writer.write_tail("train", [0, 1])
+    shards["val"] += writer.write_tail("val", [0])
     sizes = {"train": 150, "val": 70, "test": 0}
     for name, content in tokenizer.files().items():
         path = tmp_path / "set" / "tokenizer" / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
     manifest = Manifest(
-        fingerprint="f",
-        source="s",
+        **BY_HAND,
         config=resolve_prepare_config(PrepareConfig(), SIZE),
         columns={"image": "image", "text": "text"},
         counts=Counts(read=220, accepted=220, rejected=0, duplicates=0, cut_texts=0, reasons={}),
@@ -201,7 +202,8 @@ def test_manifests_that_cannot_be_used_are_named(prepared: PreparedSet, tmp_path
     path = Path(prepared.path) / "manifest.json"
     content = json.loads(path.read_text())
     for change, message in (
-        ({"version": 2}, "of version 2"),
+        ({"version": 3}, r"written by a newer mlim_ray: it is of version 3 .* upgrade"),
+        ({"version": 1}, "of version 1 .* prepare the set anew"),
         ({"format": "other"}, "of format 'other'"),
         ({"row_group_records": "x"}, "row_group_records"),
         ({"unknown": 1}, "unknown"),

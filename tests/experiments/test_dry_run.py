@@ -25,6 +25,7 @@ from mlim_ray.data.sources import open_source, resolve_prepare_config
 from mlim_ray.data.tokenizer import count_words, train_tokenizer
 from tests.data.pictures import encoded, noise
 from tests.experiments.loading import EXPERIMENTS, Main, load_main
+from tests.prepared_sets import BY_HAND
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,8 +61,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (out / TOKENIZER_FOLDER).mkdir(parents=True, exist_ok=True)
         (out / TOKENIZER_FOLDER / name).write_bytes(content)
     manifest = Manifest(
-        fingerprint="0" * 64,
-        source=source.name,
+        **BY_HAND,
         config=config,
         columns=source.columns.by_role(),
         counts=Counts(read=300, accepted=300, rejected=0, duplicates=0, cut_texts=0, reasons={}),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Mapping
+from typing import overload
 
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data import storage
@@ -19,12 +21,25 @@ _TABLES = (".csv", ".tsv")
 _PARQUET_MAGIC = b"PAR1"
 
 
-def open_source(name: str, config: PrepareConfig) -> Source:
+@overload
+def open_source(name: str, config: PrepareConfig) -> Source: ...
+
+
+@overload
+def open_source(name: str, config: PrepareConfig, known: Mapping[str, tuple[int, str]]) -> Source | None: ...
+
+
+def open_source(name: str, config: PrepareConfig, known: Mapping[str, tuple[int, str]] | None = None) -> Source | None:
     """The source called `name`: EXPECTED, local or in S3, told apart by their content.
+
+    With `known`, the size and stamp of files that were read before, only the files that are not among them; None if
+    there are no others.
 
     `config` is resolved (no auto). Raises ValueError that names the path for a missing path, an empty
     folder, a damaged file, and a table without a picture or text column.
     """
+    if known is not None and name.startswith(PREFIX):
+        raise ValueError(f"{name} has no files to append; expected files of records")
     if name.startswith(PREFIX):
         return GeneratedSource.open(name, config)
     path = storage.absolute(name)
@@ -33,6 +48,10 @@ def open_source(name: str, config: PrepareConfig) -> Source:
     if storage.exists(storage.join(path, MANIFEST_FILE)):
         return PreparedSource.open(name, config)
     files = [file for file in storage.list_files(path) if not _is_hidden(file.relative)]
+    if known is not None and files:
+        files = [file for file in files if not _is_known(file, known)]
+        if not files:
+            return None
     if not files:
         raise ValueError(f"{name} holds no files; expected {EXPECTED}")
     tables = [file for file in files if file.relative.lower().endswith(_TABLES)]
@@ -60,6 +79,16 @@ def resolve_prepare_config(config: PrepareConfig, image_size: int) -> PrepareCon
     size = image_size if config.image_size == "auto" else config.image_size
     encoding = ("raw" if size <= 64 else "jpeg") if config.image_encoding == "auto" else config.image_encoding
     return config.model_copy(update={"image_size": size, "image_encoding": encoding})
+
+
+def _is_known(file: storage.FileInfo, known: Mapping[str, tuple[int, str]]) -> bool:
+    before = known.get(file.relative)
+    if before is not None and before != (file.num_bytes, file.stamp):
+        raise ValueError(
+            f"{file.path} changed since the set was made from it; append takes new files only: give it another name, "
+            f"or prepare the set anew with --overwrite"
+        )
+    return before is not None
 
 
 def _is_hidden(relative: str) -> bool:

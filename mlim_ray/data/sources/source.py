@@ -63,6 +63,11 @@ class Source(Protocol):
         """
 
 
+def source_label(name: str) -> str:
+    """The last part of a source's name: what a manifest says of it, without the folders of one machine."""
+    return name.rstrip("/").rpartition("/")[2] or name
+
+
 def limit_slices(slices: list[Slice], max_records: int) -> list[Slice]:
     """The same rows as slices of at most `max_records`; for records that are large once they are cleaned."""
     return [

@@ -1,0 +1,129 @@
+"""What the tasks of `prepare` do: clean one slice of the source, write one bucket of the set.
+
+Each leaves its result in the staging folder as its last act, and finds it there when the run is continued. What a
+task writes depends on its number alone, so a task that runs twice writes the same bytes twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlim_ray.data import storage
+from mlim_ray.data.cleaning import CleaningRules, clean
+from mlim_ray.data.digest import add_digests, digest_records, digest_text
+from mlim_ray.data.manifest import Split
+from mlim_ray.data.prepared import TOKENIZER_FOLDER
+from mlim_ray.data.quarantine import write_quarantine
+from mlim_ray.data.shards import TRAIN, ShardWriter, earlier_keys
+from mlim_ray.data.sources import Slice, Source
+from mlim_ray.data.staging import bucket_range, read_bucket, to_table, write_slice
+from mlim_ray.data.tokenizer import count_words, load_tokenizer
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CleanSlice:
+    """Pass 1 of one slice: accepted and rejected records to the staging folder, counts back."""
+
+    source: Source
+    slices: list[Slice]
+    rules: CleaningRules
+    staging: str
+    num_buckets: int
+    keeps_rejected: bool
+    counts_words: bool
+
+    def __call__(self, number: int) -> str:
+        return _once(storage.join(self.staging, f"slice-{number:06d}.json"), lambda: self._clean(number))
+
+    def _clean(self, number: int) -> Result:
+        counts = _SliceCounts()
+        accepted = []
+        for records in self.source.read(self.slices[number]):
+            cleaned = clean(records, self.rules)
+            counts.digests.append(digest_records(records))
+            counts.read += len(records)
+            if cleaned.rejected:
+                originals = {(r.source, r.row): r for r in records} if self.keeps_rejected else None
+                # A file for each batch of the source, whose bytes are bounded.
+                path = rejected_path(self.staging, number, counts.rejected_files)
+                write_quarantine(path, cleaned.rejected, originals)
+                counts.rejected_files += 1
+                counts.reasons.update(record.reason.value for record in cleaned.rejected)
+            if cleaned.accepted:
+                accepted.append(to_table(cleaned.accepted, number))
+            if self.counts_words:
+                counts.words += count_words(record.text for record in cleaned.accepted if record.split == TRAIN)
+        write_slice(slice_path(self.staging, number), accepted, self.num_buckets)
+        return {
+            "read": counts.read,
+            "accepted": sum(map(len, accepted)),
+            "reasons": dict(counts.reasons),
+            "rejected_files": counts.rejected_files,
+            "digest": digest_text(add_digests(counts.digests)),
+            "words": dict(counts.words),
+        }
+
+
+@dataclass
+class _SliceCounts:
+    read: int = 0
+    rejected_files: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    words: Counter[str] = field(default_factory=Counter)
+    digests: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class WriteBucket:
+    """Pass 2 of one bucket: shards to the set, what belongs to the manifest back."""
+
+    writer: ShardWriter
+    num_slices: int
+    num_buckets: int
+    earlier: dict[str, Split]
+    """what the set holds already"""
+
+    def __call__(self, bucket: int) -> str:
+        return _once(storage.join(self.writer.staging, f"bucket-{bucket:06d}.json"), lambda: self._write(bucket))
+
+    def _write(self, bucket: int) -> Result:
+        tokenizer = load_tokenizer(storage.join(self.writer.out, TOKENIZER_FOLDER))
+        table = read_bucket([slice_path(self.writer.staging, i) for i in range(self.num_slices)], bucket)
+        earlier = None
+        if self.earlier:
+            earlier = earlier_keys(self.writer.out, self.earlier, *bucket_range(bucket, self.num_buckets))
+        result = self.writer.write_bucket(bucket, table, tokenizer, earlier)
+        return {
+            "shards": {split: shard.model_dump() for split, shard in result.shards.items()},
+            "num_records": result.num_records,
+            "num_duplicates": result.num_duplicates,
+            "num_cut": result.num_cut,
+            "piece_counts": result.sums.piece_counts.tolist(),
+            "pixel_sums": result.sums.pixel_sums.tolist(),
+            "num_pixels": result.sums.num_pixels,
+        }
+
+
+def slice_path(staging: str, number: int) -> str:
+    """Where the accepted records of a slice wait."""
+    return storage.join(staging, f"slice-{number:06d}.cells")
+
+
+def rejected_path(staging: str, number: int, part: int) -> str:
+    """Where the rejected records of a batch of a slice wait."""
+    return storage.join(staging, f"rejected-{number:06d}-{part:04d}.parquet")
+
+
+def _once(path: str, work: Callable[[], Result]) -> str:
+    """The result at `path`; made by `work` and left there if it is not there yet."""
+    if storage.exists(path):
+        return storage.read_bytes(path).decode()
+    result = json.dumps(work())
+    storage.write_bytes_atomically(path, result.encode())
+    return result
