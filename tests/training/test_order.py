@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mlim_ray.training.order import Rows, StreamOrder
 
-ORDERS = st.builds(
+WHOLE = st.builds(
     StreamOrder,
     num_records=st.integers(1, 500),
     group_records=st.integers(1, 24),
@@ -20,13 +20,28 @@ ORDERS = st.builds(
     window_groups=st.integers(1, 3),
     seed=st.integers(0, 2**63 - 1),
 )
+
+
+@st.composite
+def grown_orders(draw: st.DrawFn) -> StreamOrder:
+    """Of a set of several generations, each of which left its last row group short."""
+    group_records = draw(st.integers(2, 12))
+    sizes: list[int] = []
+    for _ in range(draw(st.integers(1, 5))):
+        sizes += [group_records] * draw(st.integers(0, 12)) + [draw(st.integers(1, group_records - 1))]
+    short = tuple((group, size) for group, size in enumerate(sizes) if size < group_records)
+    lanes, windows = draw(st.integers(1, 6)), draw(st.integers(1, 3))
+    return StreamOrder(sum(sizes), group_records, draw(st.integers(1, 40)), lanes, windows, 3, short)
+
+
+ORDERS = WHOLE | grown_orders()
 ONE_RECORD = StreamOrder(1, 64, 64, 16, 2, 0)
 LAST_GROUP_ALONE_IN_ITS_BLOCK = StreamOrder(65, 4, 8, 4, 4, 0)
 SPLIT_BY_LABEL = StreamOrder(20_000, 64, 64, 16, 2, 5)
 
 
 def records_of(order: StreamOrder, rows: Rows) -> np.ndarray:
-    return rows.group * order.group_records + rows.row
+    return order.places(rows)
 
 
 def epoch_batches(order: StreamOrder, epoch: int) -> list[np.ndarray]:
@@ -34,7 +49,20 @@ def epoch_batches(order: StreamOrder, epoch: int) -> list[np.ndarray]:
     return [records_of(order, order.rows_at(step)) for step in range(first, first + order.epoch_steps)]
 
 
-@settings(max_examples=60)
+@given(grown_orders())
+def test_places_count_the_rows_of_the_row_groups_before(order: StreamOrder) -> None:
+    short = dict(order.short_groups)
+    sizes: list[int] = []
+    while sum(sizes) < order.num_records:
+        sizes.append(short.get(len(sizes), order.group_records))
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    row = np.concatenate([np.arange(size) for size in sizes])
+    np.testing.assert_array_equal(order.places(Rows(group, row, row)), np.arange(order.num_records))
+    rows = order.rows_at(0)
+    assert all(row < sizes[group] for group, row in zip(rows.group, rows.row, strict=True))
+
+
+@settings(max_examples=100)
 @given(ORDERS, st.integers(0, 3))
 @example(ONE_RECORD, 0)
 @example(LAST_GROUP_ALONE_IN_ITS_BLOCK, 1)
