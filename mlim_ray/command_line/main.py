@@ -160,8 +160,11 @@ def _on_ray(run: "Callable[..., PrepareSummary]", address: str, parsed: argparse
     with connect(address, dashboard=not parsed.no_dashboard) as cluster:
         if cluster.dashboard_url:
             say(cluster.dashboard_line)
-        with Stages("records") as stages:
-            return run(on_progress=partial(stages.advance, "prepare"))
+        try:
+            with Stages("records") as stages:
+                return run(on_progress=partial(stages.advance, "prepare"))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; the same command goes on from here") from None
 
 
 def _tell(summary: "PrepareSummary", parsed: argparse.Namespace) -> None:
@@ -189,6 +192,8 @@ def _inspect(parsed: argparse.Namespace) -> None:
 
 def _summary_lines(summary: "PrepareSummary") -> list[str]:
     lines = [f"{summary.out}: already prepared" if summary.already_prepared else f"prepared: {summary.out}"]
+    if summary.continued:
+        lines.append("continued where an earlier start had been stopped")
     if summary.generations > 1:
         lines.append(f"generation {summary.generations}: {summary.newly_accepted:,} records added")
     lines.append(_accounts(summary.read, summary.accepted, summary.rejected, summary.duplicates, summary.cut_texts))

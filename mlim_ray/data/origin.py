@@ -57,6 +57,11 @@ def read_origin(out: str, num_generations: int) -> Origin:
     files: Stamps = {}
     for number in range(num_generations):
         path = _path(out, number)
+        if not storage.exists(path):
+            raise ValueError(
+                f"{out} holds a set without {path}, so what it was made from cannot be told; name another folder, or "
+                f"replace it with --overwrite"
+            )
         with storage.open_read(path) as file:
             table = pq.read_table(file)
         # A requeue adds no files and has no rules of its own.

@@ -9,7 +9,7 @@ work was spread; a run that was killed is continued by the same command.
 from __future__ import annotations
 
 from collections.abc import Callable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ray
 
@@ -58,6 +58,8 @@ class PrepareSummary:
     newly_accepted: int
     """records that this run added"""
     already_prepared: bool
+    continued: bool = False
+    """whether an earlier start of the same run had been stopped"""
 
 
 def prepare(
@@ -181,7 +183,7 @@ def _run(
     staging = storage.join(out, STAGING_FOLDER)
     refuse_foreign(out)
     with Lease(out):
-        open_destination(out, plan, keep_set=keep_set)
+        continued = open_destination(out, plan, keep_set=keep_set)
         try:
             manifest = Preparation(addition, staging, on_progress).run()
         except storage.StorageError:
@@ -193,7 +195,8 @@ def _run(
         write_origin(out, len(manifest.generations) - 1, origin)
         write_manifest(out, manifest)
         close_destination(out, manifest)
-    return _summary(manifest, out, newly_accepted=manifest.generations[-1].accepted, already_prepared=False)
+    summary = _summary(manifest, out, newly_accepted=manifest.generations[-1].accepted, already_prepared=False)
+    return replace(summary, continued=continued)
 
 
 def _check_same_config(manifest: Manifest, config: PrepareConfig, out: str, knobs: Set[str]) -> None:

@@ -154,7 +154,7 @@ def test_a_generated_catalogue_is_prepared_once(tmp_path: Path) -> None:
     assert len(first.stderr.splitlines()) == 1 and first.stderr.startswith("prepare: 500 records in ")
     # No Ray answers at this address, and none is asked: the set is there.
     again = mlim_ray(tmp_path, "prepare", "generated:500", "sets/one", "--json", "--address", "127.0.0.1:1")
-    assert summary_of(again) == summary | {"already_prepared": True}
+    assert summary_of(again) == summary | {"already_prepared": True, "newly_accepted": 0}
     assert f"{out}: already prepared\n" in again.stdout and again.stderr == ""
     other = mlim_ray(tmp_path, "prepare", "generated:501", "sets/one", "--address", "127.0.0.1:1")
     assert (other.returncode, other.stdout) == (2, "") and other.stderr.count("\n") == 1
@@ -211,6 +211,35 @@ def test_too_many_rejected_records_end_the_program_and_keep_the_quarantine(tmp_p
     assert (stored["25"]["text"], stored["25"]["label"]) == ("Shirt, number 25", "kind 1")
     picture = Image.open(io.BytesIO(encoded(noise(20, 20, 25)))).resize((32, 32), Image.Resampling.BICUBIC)
     assert stored["25"]["image"] == np.asarray(picture).tobytes()
+
+
+@pytest.mark.cluster
+def test_a_set_grows_is_repaired_and_verified(tmp_path: Path) -> None:
+    write_shop(tmp_path / "shop", 60, num_missing=2)
+    common = ["--image-folder", "shop/pictures", "--json", "--no-dashboard"]
+    flags = ["--vocabulary-size", "200", "--keep-rejected", *common]
+    first = summary_of(mlim_ray(tmp_path, "prepare", "shop/items.csv", "out", *flags))
+    assert (first["accepted"], first["rejected"], first["generations"]) == (58, 2, 1)
+    # The set's own settings hold for what is added: no flag has to be repeated.
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "new.csv").write_text("sku,photo,product_title,category\nn1,7.png,a hat,kind 0\n")
+    second = mlim_ray(tmp_path, "prepare", "more", "out", "--append", *common)
+    assert summary_of(second)["accepted"] == 59 and "generation 2: 1 records added" in second.stdout
+    rows = quarantine(tmp_path / "out")
+    assert [row["text"] for row in rows] == [b"Shirt, number 0", b"Shirt, number 1"]
+    rows[0]["image"] = encoded(noise())
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "repaired.parquet")
+    third = summary_of(mlim_ray(tmp_path, "requeue", "out", "repaired.parquet", "--json", "--no-dashboard"))
+    check_accounts(third, tmp_path / "out")
+    assert (third["accepted"], third["rejected"], third["newly_accepted"]) == (60, 1, 1)
+    verified = mlim_ray(tmp_path, "verify", "out")
+    assert verified.returncode == 0 and "read 61 = accepted 60 + rejected 1 + duplicates 0" in verified.stdout
+    shard = next((tmp_path / "out" / "shards").iterdir())
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    damaged = mlim_ray(tmp_path, "verify", "out")
+    assert damaged.returncode == 2 and shard.name in damaged.stderr and damaged.stderr.count("\n") == 1
+    both = mlim_ray(tmp_path, "prepare", "more", "out", "--append", "--overwrite")
+    assert both.returncode == 2 and "--append" in both.stderr
 
 
 def test_inspect_is_a_program_that_starts_nothing(tmp_path: Path) -> None:
