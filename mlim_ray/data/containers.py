@@ -24,6 +24,9 @@ MAX_TABLE_BYTES = 1_000_000
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 # Chunks that decide about pixels. The rest is text, colour profiles and animation, which may be compressed bombs.
 _PNG_KEPT = frozenset((b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"))
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+# First column and row of each pass of an interlaced PNG, and the steps to the next.
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _JPEG_MARKER = re.compile(rb"\xff([\x01-\xfe])", re.DOTALL)
 # Baseline, extended and progressive with Huffman codes: what browsers show. Arithmetic codes and lossless are not.
 _JPEG_FRAMES = frozenset((0xC0, 0xC1, 0xC2))
@@ -71,6 +74,23 @@ def open_container(encoded: bytes) -> Container | Problem:
             except (_Ends, struct.error, IndexError):
                 return Problem(Reason.TRUNCATED_PICTURE, f"{len(encoded)} bytes end within the header")
     return Problem(Reason.UNREADABLE_PICTURE, f"no picture of a known format ({', '.join(FORMATS)})")
+
+
+def png_lacks_rows(encoded: bytes) -> bool:
+    """Whether the coded pixels of a PNG end before its last row; they are decompressed to know."""
+    width, height, depth, colour, _, _, interlace = struct.unpack_from(">IIBBBBB", encoded, 16)
+    expected = 0
+    for left, top, step, down in _ADAM7 if interlace else ((0, 0, 1, 1),):
+        columns, rows = -(-(width - left) // step), -(-(height - top) // down)
+        if columns > 0:
+            expected += rows * (1 + (columns * depth * _PNG_CHANNELS[colour] + 7) // 8)
+    place, inflater = 8, zlib.decompressobj()
+    while expected > 0 and not inflater.eof and place + 12 <= len(encoded):
+        length, kind = struct.unpack_from(">I4s", encoded, place)
+        if kind == b"IDAT" and length > 0:
+            expected -= len(inflater.decompress(encoded[place + 8 : place + 8 + length], expected))
+        place += 12 + length
+    return expected > 0
 
 
 def _png(encoded: bytes) -> Container | Problem:

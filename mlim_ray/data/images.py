@@ -26,7 +26,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from mlim_ray.data.containers import open_container
+from mlim_ray.data.containers import open_container, png_lacks_rows
 from mlim_ray.data.rejection import Problem, Reason, shorten
 
 Fit = Literal["stretch", "letterbox", "crop"]
@@ -104,7 +104,15 @@ def decode_image(encoded: bytes, rules: ImageRules) -> Pixels | Problem:
         try:
             with Image.open(io.BytesIO(container.encoded), formats=(container.format,)) as image:
                 # What the decoder found counts, should it differ from what was read above.
-                return _size_problem(image.size, rules) or _to_square(image, rules)
+                problem = _size_problem(image.size, rules)
+                if problem is not None:
+                    return problem
+                _load(image, rules)
+                if _ends_blank(image) and png_lacks_rows(container.encoded):
+                    return Problem(Reason.TRUNCATED_PICTURE, "PNG: fewer rows than its header claims")
+                return _to_square(image, rules)
+        except Image.DecompressionBombError as error:
+            return Problem(Reason.TOO_MANY_PIXELS, shorten(str(error)))
         except MemoryError:
             return Problem(Reason.OUT_OF_MEMORY, f"{container.width} x {container.height} {container.format}")
         except Exception as error:
@@ -178,11 +186,22 @@ def _size_problem(size: tuple[int, int], rules: ImageRules) -> Problem | None:
     return None
 
 
-def _to_square(image: ImageFile.ImageFile, rules: ImageRules) -> Pixels | Problem:
+def _load(image: ImageFile.ImageFile, rules: ImageRules) -> None:
     if image.format == "PNG":
         _scale_transparent_colour(image)
     image.draft(None, (rules.size * _DRAFT_MARGIN, rules.size * _DRAFT_MARGIN))
     image.load()
+
+
+def _ends_blank(image: ImageFile.ImageFile) -> bool:
+    """Whether rows at the end of a PNG may be missing: Pillow leaves them at zero and says nothing."""
+    # Interlaced pixels come in an order that ends with the odd rows.
+    return image.format == "PNG" and any(
+        image.crop((0, row, image.width, row + 1)).getbbox() is None for row in (image.height - 1, image.height - 2)
+    )
+
+
+def _to_square(image: ImageFile.ImageFile, rules: ImageRules) -> Pixels | Problem:
     wide = _grey_from_wide(image) if image.mode.startswith(("I", "F")) else None
     if isinstance(wide, Problem):
         return wide
