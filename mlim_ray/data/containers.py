@@ -35,8 +35,8 @@ _JPEG_TABLES = frozenset((0xC4, 0xDB, 0xDC, 0xDD))
 _JPEG_BARE = frozenset((0x01, *range(0xD0, 0xD9)))
 _TIFF_UNIT_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _TIFF_CODES = {3: "H", 4: "L", 16: "Q"}
-# None, CCITT, LZW, JPEG, deflate and PackBits: what Pillow writes and scanners use.
-_TIFF_COMPRESSIONS = frozenset((1, 2, 3, 4, 5, 7, 8, 32773, 32946))
+# None, LZW, JPEG, deflate and PackBits. Of fax codes a broken one writes a line of log for every row.
+_TIFF_COMPRESSIONS = frozenset((1, 5, 7, 8, 32773, 32946))
 _WIDTH, _LENGTH, _COMPRESSION, _STRIP_OFFSETS, _STRIP_BYTES = 256, 257, 259, 273, 279
 _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_BYTES = 322, 323, 324, 325
 _TIFF_SIZES = (_WIDTH, _LENGTH, _TILE_WIDTH, _TILE_LENGTH)
@@ -264,7 +264,7 @@ def _tiff(encoded: bytes) -> Container | Problem:
                 return _broken(f"tag {tag} is no single whole number")
             (value,) = struct.unpack_from(order + _TIFF_CODES[kind], encoded, at)
             if tag == _COMPRESSION and value not in _TIFF_COMPRESSIONS:
-                return _broken(f"TIFF compression {value}; expected none, CCITT, LZW, JPEG, deflate or PackBits")
+                return _broken(f"TIFF compression {value}; expected none, LZW, JPEG, deflate or PackBits")
             # Of a tag that comes twice, readers differ in which one counts.
             sizes[tag] = max(sizes.get(tag, 0), value)
         elif tag in (_STRIP_OFFSETS, _STRIP_BYTES, _TILE_OFFSETS, _TILE_BYTES) and kind in _TIFF_CODES:

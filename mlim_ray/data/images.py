@@ -47,8 +47,8 @@ JPEG_QUALITY = 92
 """Quality of stored pictures, without chroma subsampling (our choice: cells are small)."""
 WEBP_QUALITY = 90
 """Quality of stored pictures (our choice); WebP always halves the resolution of colour."""
-# Slower methods save a tenth of the bytes.
-_WEBP_METHOD = 4
+# Method 4, which is usual, takes twice the time for 3 % fewer bytes.
+_WEBP_METHOD = 2
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -59,9 +59,13 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _RESAMPLING = Image.Resampling.BICUBIC
-# Large pictures are first averaged down to this many times the wanted size: faster, and hardly to be seen.
+# Large pictures are first averaged down to this many times the wanted size. At 1500 x 2000 to 224 without a draft
+# that halves the time and leaves 55 dB; 2 instead of 3 saves another fifth but loses 4 to 7 dB at 32 pixels.
 _REDUCING_GAP = 3.0
-# A JPEG is decoded at a reduced scale only while that leaves this many times the wanted side.
+# A JPEG is decoded at a reduced scale only while that leaves this many times the wanted side. From 1500 x 2000 to
+# 224, 112 and 32 pixels that takes a half, a third and a quarter of the time and leaves at least 41 dB; from 224 to
+# 32 two thirds, 45 dB. With 1.5 or 1 the worst picture falls to 31 to 37 dB, so no less. The thumbnail within EXIF
+# is never taken: cameras cut, letterbox and forget to turn it, and an edited picture keeps the old one.
 _DRAFT_MARGIN = 2
 
 

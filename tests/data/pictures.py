@@ -65,9 +65,10 @@ def jpeg_with(segments: bytes, image: Image.Image | None = None, **options: obje
     return whole[:2] + segments + whole[2:]
 
 
-def jpeg_of_scans(num_scans: int, side: int = 64) -> bytes:
-    """A progressive JPEG whose last scan comes again and again."""
-    whole = encoded(noise(side, side), "JPEG", progressive=True)
+def jpeg_of_scans(num_scans: int, side: int = 64, *, flat: bool = False) -> bytes:
+    """A progressive JPEG, of noise or of one colour, whose last scan comes again and again."""
+    image = Image.new("RGB", (side, side), "teal") if flat else noise(side, side)
+    whole = encoded(image, "JPEG", progressive=True)
     last = whole[whole.rfind(b"\xff\xda") : -2]
     return whole[:-2] + last * num_scans + b"\xff\xd9"
 
