@@ -87,6 +87,8 @@ class CleaningRules:
         image = ImageRules(
             size=config.image_size,
             fit=config.fit,
+            max_aspect_ratio=config.max_aspect_ratio,
+            extreme_fit=config.extreme_fit,
             background_colour=config.background_colour,
             min_side=config.min_image_side,
             max_pixels=config.max_image_pixels,

@@ -40,7 +40,7 @@ def reading(path: str) -> Iterator[None]:
     """Turn what Arrow raises over the content of `path` into a ValueError that names it."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         # The library's messages may run over many lines.
         detail = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} is damaged or no Parquet file: {detail}") from error

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data.cleaning import MAX_NAME_CHARACTERS, CleaningRules, RawRecord, clean
-from mlim_ray.data.images import MAX_ENCODED_BYTES
+from mlim_ray.data.images import MAX_ENCODED_BYTES, ImageRules
 from mlim_ray.data.rejection import MAX_DETAIL_CHARACTERS, Problem, Reason, Stage
 from mlim_ray.data.sources import resolve_prepare_config
 from tests.data.hostile import hostile_records
@@ -147,6 +147,19 @@ def test_every_record_ends_in_exactly_one_bucket(names: list[str | None]) -> Non
     assert [(r.row, r.reason) for r in cleaned.rejected] == [
         (row, reason) for row, reason in enumerate(reasons) if reason is not None
     ]
+
+
+def test_every_knob_of_a_picture_reaches_its_rules() -> None:
+    config = PrepareConfig(
+        fit="crop",
+        max_aspect_ratio=2.5,
+        extreme_fit="crop",
+        background_colour=(1, 2, 3),
+        min_image_side=9,
+        max_image_pixels=99,
+    )
+    rules = CleaningRules.of(resolve_prepare_config(config, 24), has_split=True).image
+    assert rules == ImageRules(24, "crop", 2.5, "crop", (1, 2, 3), 9, 99)
 
 
 def test_an_unresolved_config_is_refused() -> None:
