@@ -44,7 +44,10 @@ _DECODERS = (
 )
 MAX_ENCODED_BYTES = 100_000_000
 JPEG_QUALITY = 92
-"""Quality of stored pictures, without chroma subsampling (our choice: cells are small)."""
+"""Quality of stored pictures, without chroma subsampling (our choice: cells are small).
+
+Optimised codes would save 15 % of the bytes for 60 % more time, half the resolution of colour 17 % for less.
+"""
 WEBP_QUALITY = 90
 """Quality of stored pictures (our choice); WebP always halves the resolution of colour."""
 # Method 4, which is usual, takes twice the time for 3 % fewer bytes.

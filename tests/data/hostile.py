@@ -197,6 +197,8 @@ def _pictures() -> dict[str, tuple[Any, Reason | None]]:
         "truncated tiff": (_cut(_big_noise("TIFF")), truncated),
         "tiff without its directory": (encoded(noise(), "TIFF", compression="tiff_lzw")[:8], truncated),
         "tiff strips beyond the end": (tiff(grey_tiff_tags(10, 10, t273=(4, 1, 50_000)), bytes(100)), truncated),
+        "tiff of more tags than bytes": (tiff(grey_tiff_tags(10, 10)).replace(b"\x09\0", b"\xff\xff", 1), truncated),
+        "big tiff that points behind its end": (b"II+\0\x08\0\0\0" + b"\xff" * 7 + b"\x7f", truncated),
         # Broken.
         "png chunk of another name": (half.replace(b"IDAT", b"IDAX", 1), unreadable),
         "png with a wrong checksum": (_flipped(half, 200), unreadable),
@@ -219,6 +221,8 @@ def _pictures() -> dict[str, tuple[Any, Reason | None]]:
         "tiff of unknown compression": (tiff(grey_tiff_tags(10, 10, t259=(3, 1, 50_001)), bytes(100)), unreadable),
         "tiff of floats": (encoded(Image.new("F", (20, 20), 0.5), "TIFF"), unreadable),
         "tiff of 32 bits": (encoded(Image.new("I", (20, 20), 1_000_000), "TIFF"), unreadable),
+        "tiff of a fax": (encoded(noise().convert("1"), "TIFF", compression="group4"), unreadable),
+        "tiff of two widths in one tag": (tiff(grey_tiff_tags(10, 10, t256=(3, 2, 10))), unreadable),
         "tiff without size": (tiff({258: (3, 1, 8)}), unreadable),
         # More pixels than allowed.
         "gigapixel header": (gigapixel_header(), too_many),

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ CONFIG = resolve_prepare_config(PrepareConfig(), 16)
 NUM_SLOW = int(os.environ.get("MLIM_FUZZ", "3000"))
 
 
+@cache
 def good_files() -> list[bytes]:
     """The same records in different forms of Parquet."""
     table = pa.table(
@@ -79,12 +81,30 @@ def test_whole_files_are_read(tmp_path: Path, number: int) -> None:
     assert check(tmp_path / "whole.parquet", good_files()[number]) == "read"
 
 
-# Only cut: a file damaged within has been seen to end the process that reads it, which is the slow test's business.
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 3), st.floats(0, 1, exclude_max=True))
 def test_cut_files_are_refused_by_name(tmp_path: Path, number: int, ratio: float) -> None:
     whole = good_files()[number]
     assert check(tmp_path / "cut.parquet", whole[: int(len(whole) * ratio)]) == "refused"
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**64))
+def test_damaged_files_are_read_or_refused_by_name(tmp_path: Path, seed: int) -> None:
+    check(tmp_path / "damaged.parquet", damaged(good_files(), random.Random(seed)))
+
+
+def test_a_name_of_no_utf8_is_refused_by_name(tmp_path: Path) -> None:
+    whole = good_files()[0]
+    assert check(tmp_path / "named.parquet", whole.replace(b"title", b"ti\xffle")) == "refused"
+
+
+def test_a_flipped_bit_is_found_where_pages_have_checksums(tmp_path: Path) -> None:
+    table = pa.table({"image": [encoded(noise())], "title": ["the red shirt"]})
+    whole = written(table, compression="none", use_dictionary=False, write_statistics=False, write_page_checksum=True)
+    place = whole.index(b"the red shirt") + 4
+    assert check(tmp_path / "whole.parquet", whole) == "read"
+    assert check(tmp_path / "flipped.parquet", whole[:place] + b"b" + whole[place + 1 :]) == "refused"
 
 
 def fuzz(folder: Path, first_seed: int, stop_seed: int) -> None:
