@@ -26,10 +26,15 @@ class PrepareConfig(Section):
     """folder that picture paths are relative to; the source's own folder when not given"""
     image_size: Annotated[int, Field(ge=8, le=2048)] | Literal["auto"] = AUTO
     """side of the stored square picture in pixels; auto: what the model needs"""
-    image_encoding: Literal["auto", "raw", "png", "jpeg"] = AUTO
+    image_encoding: Literal["auto", "raw", "png", "jpeg", "webp"] = AUTO
     """how a stored picture is encoded; auto: raw up to 64 pixels, jpeg above"""
     fit: Literal["stretch", "letterbox", "crop"] = "stretch"
     """how a picture that is not square becomes square (our choice: stretch, so that every cell shows the product)"""
+    max_aspect_ratio: float = Field(4.0, ge=1)
+    """pictures whose longer side is more than this many times the shorter one are made square by `extreme_fit`
+    instead (our choice: stretched further, nothing is to be recognised)"""
+    extreme_fit: Literal["letterbox", "crop"] = "letterbox"
+    """how a picture beyond `max_aspect_ratio` becomes square: letterbox keeps all of it, crop its middle"""
     background_colour: tuple[int, int, int] = (255, 255, 255)
     """colour behind transparent pixels and letterbox borders, red,green,blue in 0..255"""
     min_image_side: int = Field(8, ge=1)

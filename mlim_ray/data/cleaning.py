@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data.counter import hash_key, unit
@@ -22,9 +23,13 @@ _SPLIT_NAMES = {
 # Shares of a set without a split column, as upper ends in [0, 1) (the usual 80/10/10).
 _SPLIT_ENDS = (("train", 0.8), ("val", 0.9), ("test", 1.0))
 _SPLIT_COUNTER = 0x5B117
+_VALUES = np.arange(256)
+
+MAX_NAME_CHARACTERS = 1_024
+"""longer keys, labels and groups are rejected: they are kept in memory, and shown on pages (our choice)"""
 
 RawValue = bytes | str | int | None
-"""A key, label, group or split as a source gives it."""
+"""A key, label, group or split as a source should give it; any other value is rejected, never an error."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,8 @@ class CleaningRules:
         image = ImageRules(
             size=config.image_size,
             fit=config.fit,
+            max_aspect_ratio=config.max_aspect_ratio,
+            extreme_fit=config.extreme_fit,
             background_colour=config.background_colour,
             min_side=config.min_image_side,
             max_pixels=config.max_image_pixels,
@@ -109,7 +116,7 @@ def clean(records: Iterable[RawRecord], rules: CleaningRules) -> Cleaned:
             was_read = result is not record.problem and result is not record.image
             cleaned.rejected.append(
                 RejectedRecord(
-                    key if isinstance(key, str) else None,
+                    key[:MAX_NAME_CHARACTERS] if isinstance(key, str) else None,
                     record.source,
                     record.row,
                     Stage.CLEAN if was_read else Stage.READ,
@@ -126,17 +133,22 @@ def _clean_record(record: RawRecord, rules: CleaningRules) -> AcceptedRecord | P
     key = _as_string(record.key)
     if key is None or (isinstance(key, str) and not key.strip()):
         return Problem(Reason.NULL_KEY, "null" if key is None else "empty")
-    label, group = _as_string(record.label), _as_string(record.group)
+    label, group, split_name = (_as_string(value) for value in (record.label, record.group, record.split))
     for name, value in (("key", key), ("label", label), ("group", group)):
         if isinstance(value, Problem):
             return Problem(value.reason, f"{name}: {value.detail}")
+        if value is not None and len(value) > MAX_NAME_CHARACTERS:
+            return Problem(Reason.TOO_LONG, f"{name}: {len(value)} characters; at most {MAX_NAME_CHARACTERS}")
     assert isinstance(key, str) and not isinstance(label, Problem) and not isinstance(group, Problem)
     # An empty group joins nothing.
     group = group or None
-    split = _named_split(record.split) if rules.has_split else _drawn_split(group or key)
+    split = _named_split(split_name) if rules.has_split else _drawn_split(group or key)
     if isinstance(split, Problem):
         return split
-    text = clean_text(record.text, rules.max_text_characters)
+    raw_text = _as_string(record.text)
+    if isinstance(raw_text, Problem):
+        return Problem(raw_text.reason, f"text: {raw_text.detail}")
+    text = clean_text(raw_text, rules.max_text_characters)
     if isinstance(text, Problem):
         return text
     pixels = _pixels(record.image, rules.image)
@@ -157,18 +169,33 @@ def _clean_record(record: RawRecord, rules: CleaningRules) -> AcceptedRecord | P
     )
 
 
-def _as_string(value: RawValue) -> str | Problem | None:
+def _as_string(value: object) -> str | Problem | None:
+    if value is None:
+        return None
     if isinstance(value, (bytes, str)):
         return decode_utf8(value)
-    return None if value is None else str(value)
+    if isinstance(value, (bytearray, memoryview)):
+        return decode_utf8(bytes(value))
+    # A float is no key: 12 and 12.0 would be two, and beyond 2 to the 53rd several would be one.
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        number = int(value)
+        if -(2**63) <= number < 2**64:
+            return str(number)
+    return _wrong_type(value, "a string, bytes or a 64-bit integer")
 
 
-def _named_split(value: RawValue) -> str | Problem:
-    name = _as_string(value)
+def _wrong_type(value: object, expected: str) -> Problem:
+    given = f" {value}" if isinstance(value, (bool, float)) else ""
+    return Problem(Reason.WRONG_TYPE, f"{type(value).__name__}{given}; expected {expected}")
+
+
+def _named_split(name: str | Problem | None) -> str | Problem:
     if isinstance(name, str):
         found = _SPLIT_NAMES.get(name.strip().lower())
         if found is not None:
             return found
+    if isinstance(name, Problem) and name.reason is not Reason.INVALID_UTF8:
+        return Problem(name.reason, f"split: {name.detail}")
     given = "null" if name is None else name.detail if isinstance(name, Problem) else shorten(name, 50)
     return Problem(Reason.UNKNOWN_SPLIT, f"{given}; expected one of {', '.join(_SPLIT_NAMES)}")
 
@@ -178,14 +205,19 @@ def _drawn_split(identity: str) -> str:
     return next(split for split, end in _SPLIT_ENDS if value < end)
 
 
-def _pixels(image: bytes | Pixels | Problem | None, rules: ImageRules) -> Pixels | Problem:
+def _pixels(image: object, rules: ImageRules) -> Pixels | Problem:
     if image is None:
         return Problem(Reason.MISSING_PICTURE, "null")
     if isinstance(image, Problem):
         return image
-    return decode_image(image, rules) if isinstance(image, bytes) else fit_pixels(image, rules)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return decode_image(bytes(image), rules)
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        return fit_pixels(image, rules)
+    return _wrong_type(image, "bytes, or uint8 pixels of height x width x 3")
 
 
 def _pixel_sums(pixels: Pixels) -> NDArray[np.int64]:
-    values = pixels.reshape(-1, 3).astype(np.int64)
-    return np.concatenate([values.sum(0), (values * values).sum(0)])
+    # At 224 pixels counting the values takes 0.13 ms, multiplying them 2.4 ms: more than all else that is done here.
+    counts = np.array(Image.fromarray(pixels).histogram(), np.int64).reshape(3, 256)
+    return np.concatenate([counts @ _VALUES, counts @ _VALUES**2])

@@ -73,7 +73,7 @@ class StoredImage(Section):
     """How pictures are stored: RGB, uint8, `size` x `size`."""
 
     size: int
-    encoding: Literal["raw", "png", "jpeg"]
+    encoding: Literal["raw", "png", "jpeg", "webp"]
 
 
 class StoredText(Section):

@@ -26,13 +26,16 @@ SHARD_SCHEMA = pa.schema(
 
 
 def open_parquet(path: str, *, memory_map: bool = False) -> pq.ParquetFile:
-    """The Parquet file at `path`, local or in S3. Raises ValueError if it is none, or damaged."""
+    """The Parquet file at `path`, local or in S3. Raises ValueError if it is none, or damaged.
+
+    Pages are checked against their checksums where the file has any; most writers leave them out.
+    """
     with reading(path):
         if storage.is_remote(path):
-            return pq.ParquetFile(storage.open_read(path), pre_buffer=True)
+            return pq.ParquetFile(storage.open_read(path), pre_buffer=True, page_checksum_verification=True)
         if not storage.exists(path):
             raise storage.MissingPathError(f"cannot read {path}: it does not exist; check the path")
-        return pq.ParquetFile(path, memory_map=memory_map)
+        return pq.ParquetFile(path, memory_map=memory_map, page_checksum_verification=True)
 
 
 @contextmanager
@@ -40,7 +43,7 @@ def reading(path: str) -> Iterator[None]:
     """Turn what Arrow raises over the content of `path` into a ValueError that names it."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
-        # The library's messages may run over many lines.
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        # The library's messages may run over many lines, and the names in a damaged file may be no UTF-8.
         detail = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} is damaged or no Parquet file: {detail}") from error

@@ -68,10 +68,11 @@ def good_text(knob: Knob, kind: str | None, choose: Any) -> str:
     if inner is str:
         return str(choose(st.sampled_from(["title", "a b", "gr\u00f6\u00dfe", "-dash", "x=y"])))
     bounds = bounds_of(knob, kind)
-    low = int(bounds.get("ge", bounds.get("gt", 0))) + ("gt" in bounds)
+    floor = int(bounds.get("ge", bounds.get("gt", 0)))
     if inner is int:
+        low = floor + ("gt" in bounds)
         return str(choose(st.integers(low, int(min(bounds.get("le", low + 99), low + 99)))))
-    return str(choose(st.sampled_from([0.125, 2.5e-1, "3e-1"])))
+    return str(choose(st.sampled_from([floor + 0.125, floor + 2.5e-1, f"{floor}3e-1"])))
 
 
 def every_case(config_class: type[Section]) -> list[Any]:

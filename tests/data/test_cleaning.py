@@ -7,10 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlim_ray.config.prepare import PrepareConfig
-from mlim_ray.data.cleaning import CleaningRules, RawRecord, clean
-from mlim_ray.data.rejection import Problem, Reason, Stage
+from mlim_ray.data.cleaning import MAX_NAME_CHARACTERS, CleaningRules, RawRecord, clean
+from mlim_ray.data.images import MAX_ENCODED_BYTES, ImageRules
+from mlim_ray.data.rejection import MAX_DETAIL_CHARACTERS, Problem, Reason, Stage
 from mlim_ray.data.sources import resolve_prepare_config
-from tests.data.pictures import BAD, encoded, noise
+from tests.data.hostile import hostile_records
+from tests.data.pictures import encoded, noise
 
 CONFIG = resolve_prepare_config(PrepareConfig(max_text_characters=50), 16)
 RULES = CleaningRules.of(CONFIG, has_split=True)
@@ -24,16 +26,6 @@ GOOD: dict[str, Any] = {
     "group": "g1",
     "split": "train",
 }
-BROKEN = {
-    "null_key": [("key", None), ("key", ""), ("key", b"  ")],
-    "invalid_utf8": [("key", b"\xff"), ("text", b"caf\xe9"), ("label", b"\xff"), ("group", "\ud800")],
-    "unknown_split": [("split", None), ("split", "holdout"), ("split", b"\xff")],
-    "empty_text": [("text", None), ("text", "\x00 "), ("text", "")],
-    "malformed_row": [("problem", Problem(Reason.MALFORMED_ROW, "3 fields; expected 4"))],
-    "path_outside_folder": [("image", Problem(Reason.PATH_OUTSIDE_FOLDER, "../x"))],
-    **{reason: [("image", image) for image, r in BAD.values() if r == reason] for _, reason in BAD.values()},
-}
-CASES = [(reason, change) for reason, changes in BROKEN.items() for change in changes]
 
 
 def test_a_good_record_goes_on() -> None:
@@ -51,15 +43,66 @@ def test_a_good_record_goes_on() -> None:
     assert record.pixel_sums.tolist() == [*pixels.sum(0), *(pixels**2).sum(0)]
 
 
-@pytest.mark.parametrize(("reason", "change"), CASES)
-def test_every_fault_has_its_reason(reason: str, change: tuple[str, object]) -> None:
-    cleaned = clean([RawRecord(**GOOD | dict([change]))], RULES)
+HOSTILE = hostile_records()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_every_hostile_record_ends_as_documented(name: str) -> None:
+    record = HOSTILE[name].record("k1", row=3)
+    cleaned = clean([record], RULES)
+    if HOSTILE[name].reason is None:
+        assert cleaned.rejected == [] and len(cleaned.accepted) == 1
+        return
     (rejected,) = cleaned.rejected
     assert cleaned.accepted == []
-    assert rejected.reason == reason and rejected.detail
-    assert (rejected.source, rejected.row) == ("a.parquet", 3)
-    from_source = isinstance(change[1], Problem)
+    assert rejected.reason is HOSTILE[name].reason and rejected.detail, rejected.detail
+    assert (rejected.source, rejected.row) == ("hostile", 3)
+    assert len(rejected.detail) <= MAX_DETAIL_CHARACTERS and rejected.detail.isprintable()
+    assert rejected.key is None or len(rejected.key) <= MAX_NAME_CHARACTERS
+    from_source = isinstance(record.image, Problem) or record.problem is not None
     assert rejected.stage is (Stage.READ if from_source else Stage.CLEAN)
+
+
+def test_there_are_hostile_records_of_every_reason_that_cleaning_gives() -> None:
+    elsewhere = {Reason.DUPLICATE_KEY, Reason.TOO_MANY_BYTES, Reason.OUT_OF_MEMORY}
+    assert {hostile.reason for hostile in HOSTILE.values()} == {None, *Reason} - elsewhere
+    assert len(HOSTILE) >= 70
+
+
+def test_too_many_bytes_are_not_looked_at() -> None:
+    (rejected,) = clean([RawRecord(**GOOD | {"image": bytes(MAX_ENCODED_BYTES + 1)})], RULES).rejected
+    assert rejected.reason is Reason.TOO_MANY_BYTES
+
+
+_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.binary(max_size=20)
+    | st.dates()
+    | st.decimals()
+    | st.uuids()
+    | st.binary(max_size=20).map(bytearray)
+    | st.binary(max_size=20).map(memoryview)
+    | st.integers(-100, 100).map(np.int8)
+    | st.floats(width=16).map(np.float16)
+    | st.just(np.zeros((2, 2))),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=300)
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(("key", "image", "text", "label", "group", "split"), _VALUES)))
+def test_no_value_of_any_type_stops_the_cleaning(change: dict[str, Any]) -> None:
+    cleaned = clean([RawRecord(**GOOD | change)], RULES)
+    assert len(cleaned.accepted) + len(cleaned.rejected) == 1
+    for record in cleaned.accepted:
+        assert all(isinstance(value, str) for value in (record.key, record.text, record.split))
+        for text in (record.key, record.text, record.label or "", record.group or ""):
+            text.encode()
 
 
 def test_other_types_of_keys_and_labels() -> None:
@@ -87,18 +130,36 @@ def test_without_a_split_column_groups_stay_together_and_shares_are_as_said() ->
     assert abs(shares["train"] - 0.8) < 0.03 and abs(shares["val"] - 0.1) < 0.02 and abs(shares["test"] - 0.1) < 0.02
 
 
+QUICK = [name for name in HOSTILE if not name.endswith((" scans", " segments", " chunks"))]
+
+
 @settings(max_examples=30)
-@given(st.lists(st.one_of(st.none(), st.sampled_from(CASES)), max_size=40))
-def test_every_record_ends_in_exactly_one_bucket(faults: list[tuple[str, tuple[str, object]] | None]) -> None:
+@given(st.lists(st.one_of(st.none(), st.sampled_from(QUICK)), max_size=40))
+def test_every_record_ends_in_exactly_one_bucket(names: list[str | None]) -> None:
+    hostile = [None if name is None else HOSTILE[name] for name in names]
     records = [
-        RawRecord(**GOOD | {"key": f"k{row}", "row": row} | ({} if fault is None else dict([fault[1]])))
-        for row, fault in enumerate(faults)
+        RawRecord(**GOOD | {"key": f"k{row}", "row": row}) if h is None else h.record(f"k{row}", row)
+        for row, h in enumerate(hostile)
     ]
     cleaned = clean(records, RULES)
-    assert [r.row for r in cleaned.accepted] == [row for row, fault in enumerate(faults) if fault is None]
-    assert [(r.row, r.reason.value) for r in cleaned.rejected] == [
-        (row, fault[0]) for row, fault in enumerate(faults) if fault is not None
+    reasons = [None if h is None else h.reason for h in hostile]
+    assert [r.row for r in cleaned.accepted] == [row for row, reason in enumerate(reasons) if reason is None]
+    assert [(r.row, r.reason) for r in cleaned.rejected] == [
+        (row, reason) for row, reason in enumerate(reasons) if reason is not None
     ]
+
+
+def test_every_knob_of_a_picture_reaches_its_rules() -> None:
+    config = PrepareConfig(
+        fit="crop",
+        max_aspect_ratio=2.5,
+        extreme_fit="crop",
+        background_colour=(1, 2, 3),
+        min_image_side=9,
+        max_image_pixels=99,
+    )
+    rules = CleaningRules.of(resolve_prepare_config(config, 24), has_split=True).image
+    assert rules == ImageRules(24, "crop", 2.5, "crop", (1, 2, 3), 9, 99)
 
 
 def test_an_unresolved_config_is_refused() -> None:

@@ -31,7 +31,30 @@ def test_a_megabyte_is_cut_and_said_so() -> None:
     assert cleaned.was_cut and 1_990 <= len(cleaned.text) <= 2_000
 
 
-@given(st.one_of(st.text(), st.binary()), st.integers(1, 50))
+def test_marks_on_one_letter_are_bounded_and_the_cut_is_counted() -> None:
+    # In the wrong order on purpose: putting a million marks in order would take hours.
+    cleaned = clean_text("a" + "\u0301\u0323" * 500_000, 2_000)
+    assert isinstance(cleaned, CleanText)
+    assert cleaned.was_cut and len(cleaned.text) <= 31
+
+
+def test_what_is_seen_stays_and_what_turns_directions_goes() -> None:
+    rocket = "\U0001f469\u200d\U0001f680"
+    assert clean_text(f"\ufeff{rocket} \u202eabc\u05d0", 100) == CleanText(f"{rocket} abc\u05d0", False)
+
+
+def test_spaces_before_and_behind_cost_nothing() -> None:
+    assert clean_text(" " * 100_000 + "shirt" + "\n" * 100_000, 10) == CleanText("shirt", False)
+
+
+def test_what_is_seen_has_to_be_within_the_cut() -> None:
+    assert isinstance(clean_text("\u200b" * 20 + "shirt", 10), Problem)
+
+
+HARD = st.text(st.sampled_from("a \u0301\u0323\u0344\u200d\u202e\ufeff\x00\u3164\u1100\u1161\ud83d"), max_size=200)
+
+
+@given(st.one_of(st.text(), st.binary(), HARD), st.integers(1, 50))
 def test_clean_texts_are_clean(value: str | bytes, max_characters: int) -> None:
     cleaned = clean_text(value, max_characters)
     if isinstance(cleaned, Problem):
