@@ -62,7 +62,7 @@ def form_of(suffix: str, head: bytes) -> tuple[Form | None, bool]:
         return content, True
     named = _TABLE_SUFFIXES.get(suffix)
     if _begins_with_object(plain):
-        return Form.JSONL, named in (Form.CSV, Form.JSONL)
+        return Form.JSONL, named in (Form.CSV, Form.JSONL) or not suffix
     if named is not None:
         return named, True
     if suffix in (".json", ".json.gz"):
