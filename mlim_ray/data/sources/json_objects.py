@@ -57,7 +57,8 @@ class Kinds:
 
 
 def _common(types: set[type]) -> pa.DataType:
-    if types & {dict, list}:
+    # Where some are texts, what is nested is the exception, and its record is rejected.
+    if str not in types and types & {dict, list}:
         return pa.struct([]) if dict in types else pa.list_(pa.null())
     if not types:
         return pa.null()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -14,25 +14,39 @@ MOST_MEMBERS = 256
 """of a sample; more are taken for an archive that is no WebDataset"""
 
 
+@dataclass(frozen=True)
+class Content:
+    """What a member holds."""
+
+    num_bytes: int
+    read: bytes
+    """its first bytes, as many as were wanted"""
+
+
 @dataclass
 class Sample:
-    """One sample: where the content of each of its members lies in the shard."""
+    """One sample and its members."""
 
     key: str
     start: int
     """byte at which its first header begins"""
-    members: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """extension in lower case, all after the first point: first byte and number of bytes"""
+    members: dict[str, Content] = field(default_factory=dict)
+    """by extension: all after the first point, in lower case"""
     problem: Problem | None = None
 
 
-def read_samples(file: BinaryIO, path: str, num_bytes: int | None, start: int = 0) -> Iterator[Sample]:
-    """The samples of the open shard `path` from byte `start` on; errors and reading between as `read_members`.
+def read_samples(
+    file: BinaryIO, path: str, num_bytes: int | None, start: int, wanted: Callable[[int, str, int], int]
+) -> Iterator[Sample]:
+    """The samples of the open shard `path` from byte `start` on; errors as `read_members`.
 
-    A member without an extension, or hidden by a leading point, belongs to none. A link, a device or a name
-    that leads out of the archive makes its sample one with a problem.
+    `wanted` says how many bytes to read of a member, from the number of its sample, its extension and its size; the
+    file is read forwards only, which is what a zipped or remote one does well. A member without an extension, or hidden
+    by a leading point, belongs to no sample. A link, a device or a name that leads out of the archive makes its
+    sample one with a problem.
     """
     sample: Sample | None = None
+    number = 0
     for member in read_members(file, path, num_bytes, start):
         key, extension = _parts(member.name)
         if not extension and member.problem is None:
@@ -40,6 +54,7 @@ def read_samples(file: BinaryIO, path: str, num_bytes: int | None, start: int = 
         if sample is None or sample.key != key:
             if sample is not None:
                 yield sample
+                number += 1
             sample = Sample(key, member.start)
         if member.problem is not None:
             detail = f"{shorten(member.name, 100)} is {member.problem}"
@@ -51,7 +66,10 @@ def read_samples(file: BinaryIO, path: str, num_bytes: int | None, start: int = 
             detail = f"more than {MOST_MEMBERS} members {shorten(key, 100)}"
             sample.problem = sample.problem or Problem(Reason.MALFORMED_ROW, detail)
         else:
-            sample.members[extension] = (member.data, member.num_bytes)
+            size = wanted(number, extension, member.num_bytes)
+            if size:
+                file.seek(member.data)
+            sample.members[extension] = Content(member.num_bytes, file.read(size) if size else b"")
     if sample is not None:
         yield sample
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 
@@ -17,7 +17,7 @@ from mlim_ray.data.cleaning import RawRecord
 from mlim_ray.data.images import MAX_ENCODED_BYTES
 from mlim_ray.data.manifest import Generated
 from mlim_ray.data.rejection import Problem, Reason
-from mlim_ray.data.schema import Columns, guess_columns
+from mlim_ray.data.schema import Columns, Role, guess_columns, text_template
 from mlim_ray.data.sources.forms import PICTURE_SUFFIXES
 from mlim_ray.data.sources.json_objects import Kinds, parse_object
 from mlim_ray.data.sources.lines import MAX_LINE_BYTES, cut_text, open_unzipped
@@ -86,7 +86,9 @@ class WebDatasetSource:
         taken = {*members.names, _JSON}
         fields = [field for field in kinds.schema() if field.name not in taken]
         schema = pa.schema([*members, *fields])
-        columns = guess_columns(schema, _with_members(config, members.names), name)
+        # A name is the key of its record; nothing else unless it is asked for.
+        guessable = schema if KEY in _named(config) else schema.remove(schema.get_field_index(KEY))
+        columns = guess_columns(guessable, _with_members(config, members.names), name)
         if config.key_column is None:
             columns = replace(columns, key=None)
         from_json = frozenset(field.name for field in fields)
@@ -123,29 +125,40 @@ class WebDatasetSource:
         """The records of a slice; of the shard no other members are read."""
         shard = self.shards[part.file]
         known, skipped = divmod(part.start, SLICE_RECORDS)
-        with open_unzipped(shard.info.path) as (opened, _):
-            size = None if shard.is_zipped else shard.info.num_bytes
-            samples = islice(read_samples(opened, shard.info.path, size, shard.slice_offsets[known]), skipped, None)
-            rows = zip(range(part.start, part.stop), samples, strict=False)
-            yield from in_batches(self._record(opened, shard.info.relative, row, sample) for row, sample in rows)
+        size = None if shard.is_zipped else shard.info.num_bytes
+        names = set(self.columns.names()) - self.from_json
+        if not self.from_json.isdisjoint(self.columns.names()):
+            names.add(_JSON)
+        last_with_picture = -1
 
-    def _record(self, opened: BinaryIO, source: str, row: int, sample: Sample) -> RawRecord:
+        def wanted(number: int, extension: str, num_bytes: int) -> int:
+            nonlocal last_with_picture
+            if not skipped <= number < skipped + part.stop - part.start:
+                return 0
+            if _picture_of([extension], self.columns.image):
+                is_first, last_with_picture = number > last_with_picture, number
+                return num_bytes if is_first and num_bytes <= MAX_ENCODED_BYTES else 0
+            return min(num_bytes, MAX_LINE_BYTES + 1) if extension in names else 0
+
+        with open_unzipped(shard.info.path) as (opened, _):
+            samples = read_samples(opened, shard.info.path, size, shard.slice_offsets[known], wanted)
+            rows = zip(range(part.start, part.stop), islice(samples, skipped, None), strict=False)
+            yield from in_batches(self._record(shard.info.relative, row, sample) for row, sample in rows)
+
+    def _record(self, source: str, row: int, sample: Sample) -> RawRecord:
         if sample.problem is not None:
             return RawRecord(source, row, None, None, None, problem=sample.problem)
-        names = self.columns.names()
         values: dict[str, Any] = {KEY: sample.key}
-        if not self.from_json.isdisjoint(names) and _JSON in sample.members:
-            found = _read_json(opened, sample)
+        names = set(self.columns.names()) - {self.columns.image}
+        for name in names.intersection(sample.members) - self.from_json:
+            values[name] = cut_text(sample.members[name].read).strip()
+        if _JSON in sample.members and not self.from_json.isdisjoint(names):
+            found = _read_json(sample)
             if isinstance(found, Problem):
                 return malformed(source, row, f"{_JSON}: {found.detail}")
-            values |= {name: found[name] for name in self.from_json.intersection(names) if name in found}
-        for name in names:
-            if name in sample.members and name not in (self.columns.image, *self.from_json):
-                values[name] = _read_text(opened, *sample.members[name])
+            values |= {name: found.get(name) for name in self.from_json & names}
         record = to_record(self.columns, source, row, values, f"{source}:{sample.key}")
-        if record.problem is not None:
-            return record
-        return replace(record, image=_read_picture(opened, sample, self.columns.image))
+        return record if record.problem is not None else replace(record, image=_picture(sample, self.columns.image))
 
 
 def _member_schema(source: str, found: list[tuple[str, ...]], config: PrepareConfig) -> pa.Schema:
@@ -184,40 +197,35 @@ def _with_members(config: PrepareConfig, names: list[str]) -> PrepareConfig:
     return config.model_copy(update={role: name for role, name in chosen.items() if getattr(config, role) is None})
 
 
+def _named(config: PrepareConfig) -> set[str | None]:
+    template = text_template(config)
+    columns = {getattr(config, f"{role.value}_column") for role in Role}
+    return columns if template is None else columns.union(template.columns)
+
+
 def _is_picture(extension: str) -> bool:
     # A compound extension (`seg.png`) is one only where it is named.
     return f".{extension}" in PICTURE_SUFFIXES
 
 
-def _picture_of(extensions: tuple[str, ...] | dict[str, tuple[int, int]], column: str) -> str | None:
+def _picture_of(extensions: Iterable[str], column: str) -> str | None:
     """The extension of a sample's picture."""
-    if column != IMAGE:
-        return column if column in extensions else None
-    return next(filter(_is_picture, extensions), None)
+    return next((found for found in extensions if found == column or (column == IMAGE and _is_picture(found))), None)
 
 
-def _read_picture(opened: BinaryIO, sample: Sample, column: str) -> bytes | Problem:
+def _picture(sample: Sample, column: str) -> bytes | Problem:
     extension = _picture_of(sample.members, column)
     if extension is None:
         return Problem(Reason.MISSING_PICTURE, "no member is a picture" if column == IMAGE else f"no member {column}")
-    start, num_bytes = sample.members[extension]
-    if num_bytes > MAX_ENCODED_BYTES:
-        return Problem(Reason.TOO_MANY_BYTES, f"{extension} has {num_bytes} bytes; at most {MAX_ENCODED_BYTES}")
-    opened.seek(start)
-    return opened.read(num_bytes)
+    content = sample.members[extension]
+    if content.num_bytes > MAX_ENCODED_BYTES:
+        return Problem(Reason.TOO_MANY_BYTES, f"{extension} has {content.num_bytes} bytes; at most {MAX_ENCODED_BYTES}")
+    return content.read
 
 
-def _read_text(opened: BinaryIO, start: int, num_bytes: int) -> bytes:
-    opened.seek(start)
-    return cut_text(opened.read(min(num_bytes, MAX_LINE_BYTES + 1))).strip()
-
-
-def _read_json(opened: BinaryIO, sample: Sample) -> dict[str, Any] | Problem:
-    start, num_bytes = sample.members[_JSON]
-    if num_bytes > MAX_LINE_BYTES:
-        return Problem(Reason.MALFORMED_ROW, f"{num_bytes} bytes; at most {MAX_LINE_BYTES}")
-    opened.seek(start)
-    return parse_object(opened.read(num_bytes))
+def _read_json(sample: Sample) -> dict[str, Any] | Problem:
+    content = sample.members[_JSON]
+    return parse_object(content.read if content.num_bytes <= MAX_LINE_BYTES else None)
 
 
 # One command opens its source several times; the stamp in `info` tells a changed file.
@@ -229,13 +237,18 @@ def _scan(info: storage.FileInfo) -> tuple[_Shard, tuple[tuple[str, ...], ...], 
         beginnings: dict[tuple[str, ...], None] = {}
         kinds = Kinds()
         num_samples = 0
-        for sample in read_samples(opened, info.path, None if is_zipped else info.num_bytes):
+        size = None if is_zipped else info.num_bytes
+        for sample in read_samples(opened, info.path, size, 0, _wanted_by_scan):
             if num_samples % SLICE_RECORDS == 0:
                 offsets.append(sample.start)
             num_samples += 1
             if num_samples <= _SAMPLED and sample.problem is None:
                 beginnings[tuple(sample.members)] = None
-                found = _read_json(opened, sample) if _JSON in sample.members else None
+                found = _read_json(sample) if _JSON in sample.members else None
                 if isinstance(found, dict):
                     kinds.add(found)
     return _Shard(info, is_zipped, tuple(offsets), num_samples), tuple(beginnings), kinds
+
+
+def _wanted_by_scan(number: int, extension: str, num_bytes: int) -> int:
+    return min(num_bytes, MAX_LINE_BYTES + 1) if extension == _JSON and number < _SAMPLED else 0
