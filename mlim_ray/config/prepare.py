@@ -6,6 +6,12 @@ from pydantic import Field
 
 from mlim_ray.config.base import AUTO, Section, ratio
 
+SOURCES = (
+    "a Parquet file or folder, CSV, TSV or JSON Lines files and their pictures in a folder, WebDataset tar shards, "
+    "a folder of pictures per label, generated:NUM_RECORDS, or a prepared set; local or s3://"
+)
+"""what a set can be prepared from, in words"""
+
 
 class PrepareConfig(Section):
     """Columns, cleaning, picture size and vocabulary of a prepared set."""

@@ -8,14 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from mlim_ray.config.base import AUTO
+from mlim_ray.config.prepare import SOURCES
 from mlim_ray.data import storage
 from mlim_ray.data.sources.forms import HEAD_BYTES, PICTURE_SUFFIXES, Form, form_of
 from mlim_ray.data.sources.listing import Listing
 
-EXPECTED = (
-    "Parquet, CSV, TSV or JSON Lines files, WebDataset tar shards, a folder of pictures per label (one file or a "
-    "folder, local or s3://), generated:NUM_RECORDS, or a prepared set"
-)
 _SNIFFED_FILES = 16
 """files of one suffix that are looked into; only where they differ, all are"""
 _THREADS = 16
@@ -75,7 +73,7 @@ def choose_files(name: str, listing: Listing, wanted: str) -> tuple[Form, NDArra
     found where nothing fits, where files are not of the `wanted` form, and for a mixture.
     """
     found = _Found(listing)
-    if wanted != "auto":
+    if wanted != AUTO:
         return _named(name, listing, found, Form(wanted))
     certain, possible = found.forms(certain=True), found.forms(certain=False)
     with_pictures = Form.FOLDER in certain
@@ -90,7 +88,7 @@ def choose_files(name: str, listing: Listing, wanted: str) -> tuple[Form, NDArra
         raise _mixed(name, listing, found, possible)
     if possible:
         return possible[0], found.of(possible[0])
-    raise ValueError(f"{name} holds only files of {_suffixes(listing, None)}; expected {EXPECTED}")
+    raise ValueError(f"{name} holds only files of {_suffixes(listing, None)}; expected {SOURCES}")
 
 
 def _named(name: str, listing: Listing, found: _Found, form: Form) -> tuple[Form, NDArray[np.bool_]]:

@@ -7,10 +7,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlim_ray.config.base import AUTO
-from mlim_ray.config.prepare import PrepareConfig
+from mlim_ray.config.prepare import SOURCES, PrepareConfig
 from mlim_ray.data import storage
 from mlim_ray.data.manifest import MANIFEST_FILE
-from mlim_ray.data.sources.choosing import EXPECTED, choose_files
+from mlim_ray.data.sources.choosing import choose_files
 from mlim_ray.data.sources.csv_files import CsvSource
 from mlim_ray.data.sources.forms import Form
 from mlim_ray.data.sources.generated import PREFIX, GeneratedSource
@@ -24,7 +24,7 @@ from mlim_ray.data.sources.webdataset import WebDatasetSource
 
 
 def open_source(name: str, config: PrepareConfig) -> Source:
-    """The source called `name`: EXPECTED, told apart by its content unless `config` names its form.
+    """The source called `name`: one of SOURCES, told apart by its content unless `config` names its form.
 
     `config` is resolved (no auto). Raises ValueError that names the path for a missing path, an empty
     folder, a damaged file, a mixture of forms, and a table without a picture or text column.
@@ -34,13 +34,13 @@ def open_source(name: str, config: PrepareConfig) -> Source:
         return GeneratedSource.open(name, config)
     path = storage.absolute(name)
     if not storage.exists(path):
-        raise storage.MissingPathError(f"{name} does not exist; expected {EXPECTED}")
+        raise storage.MissingPathError(f"{name} does not exist; expected {SOURCES}")
     if storage.exists(storage.join(path, MANIFEST_FILE)):
         _refuse_format(name, "a prepared set", config)
         return PreparedSource.open(name, config)
     listing = Listing.of(path)
     if listing.hidden().all():
-        raise ValueError(f"{name} holds no files; expected {EXPECTED}")
+        raise ValueError(f"{name} holds no files; expected {SOURCES}")
     _refuse_linked_folders(name, listing)
     form, chosen = choose_files(name, listing, config.format)
     source = _open(form, name, listing, chosen, config)

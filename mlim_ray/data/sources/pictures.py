@@ -15,6 +15,7 @@ from mlim_ray.data.images import MAX_ENCODED_BYTES
 from mlim_ray.data.rejection import Problem, Reason, shorten
 from mlim_ray.data.sources.forms import PICTURE_SUFFIXES
 from mlim_ray.data.sources.listing import Identity, Listing
+from mlim_ray.data.text import decode_utf8
 
 _REMOTE_THREADS = 16
 _FIRST_READ_BYTES = 4_000_000
@@ -74,10 +75,9 @@ class PictureFolder:
         """The path relative to the root."""
         if path is None:
             return Problem(Reason.MISSING_PICTURE, "null path")
-        try:
-            name = path if isinstance(path, str) else path.decode()
-        except UnicodeDecodeError:
-            return Problem(Reason.INVALID_UTF8, "picture path")
+        name = decode_utf8(path)
+        if isinstance(name, Problem):
+            return Problem(name.reason, f"picture path: {name.detail}")
         if not name.strip():
             return Problem(Reason.MISSING_PICTURE, "empty path")
         shown = shorten(name, _SHOWN_CHARACTERS)
