@@ -6,6 +6,7 @@ come from the standard AWS chain. Whatever fails is a `StorageError` that names 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import posixpath
@@ -89,7 +90,7 @@ def read_bytes(path: str, max_bytes: int | None = None) -> bytes:
     """The content of `path`, or its first `max_bytes`."""
     with _explained("read", path):
         if is_remote(path):
-            return cast(bytes, _s3().cat_file(path, start=None if max_bytes is None else 0, end=max_bytes))
+            return _read_s3(path, max_bytes)
         with open(path, "rb") as file:
             return file.read(-1 if max_bytes is None else max_bytes)
 
@@ -208,6 +209,17 @@ def _s3() -> AbstractFileSystem:
             "retries": {"max_attempts": MAX_S3_ATTEMPTS, "mode": "standard"},
         },
     )
+
+
+def _read_s3(path: str, max_bytes: int | None) -> bytes:
+    filesystem = _s3()
+    try:
+        return cast(bytes, filesystem.cat_file(path, start=None if max_bytes is None else 0, end=max_bytes))
+    except OSError as error:
+        # S3 has no range of an empty object, not even from its beginning.
+        if error.errno != errno.EINVAL or max_bytes is None or filesystem.size(path):
+            raise
+        return b""
 
 
 def _list_local(path: str) -> list[FileInfo]:

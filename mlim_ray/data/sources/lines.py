@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from mlim_ray.data.sources.forms import BYTE_ORDER_MARK
 
 MAX_LINE_BYTES = 16 << 20
 """longer lines are not read: a file without line ends must not fill the memory"""
+_BUFFER_BYTES = 1 << 20
 _GZIP = b"\x1f\x8b"
 
 
@@ -24,7 +26,9 @@ def open_unzipped(path: str) -> Iterator[tuple[BinaryIO, bool]]:
     damaged.
     """
     try:
-        with storage.open_read(path) as file:
+        with storage.open_read(path) as opened:
+            # Remote files cannot read a line of bounded length themselves.
+            file = io.BufferedReader(opened, _BUFFER_BYTES) if storage.is_remote(path) else opened  # type: ignore[type-var]
             is_zipped = file.read(2) == _GZIP
             file.seek(0)
             yield (cast(BinaryIO, gzip.GzipFile(fileobj=file)) if is_zipped else file), is_zipped
