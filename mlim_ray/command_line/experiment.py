@@ -11,6 +11,7 @@ from mlim_ray.command_line.errors import PlainParser
 from mlim_ray.command_line.knob_help import WholeWordHelp
 from mlim_ray.command_line.knobs import add_knobs, add_shorthand, apply_knobs, given_text
 from mlim_ray.config.files import load_config
+from mlim_ray.config.prepare import SOURCES
 from mlim_ray.config.run import PretrainConfig, SearchRunConfig
 from mlim_ray.config.wording import shown
 from mlim_ray.data import storage
@@ -106,8 +107,7 @@ def _parser(base: PretrainConfig, description: str | None) -> tuple[PlainParser,
     group.add_argument(
         "--data",
         metavar="SOURCE",
-        help="Parquet file or folder, CSV or TSV with an image folder, generated:NUM_RECORDS, or a prepared "
-        f"set; local or s3:// (default {DEFAULT_DATA})",
+        help=f"{SOURCES} (default {DEFAULT_DATA})",
     )
     group.add_argument("--out", metavar="DIR", help="run folder, local or s3:// (default: the next free one in runs/)")
     add_shorthand(group, type(base), "--seed", "train.seed", base)

@@ -14,14 +14,11 @@ from mlim_ray.command_line.errors import PlainParser, plain_errors
 from mlim_ray.command_line.experiment import add_address_flags, address_of
 from mlim_ray.command_line.knob_help import WholeWordHelp
 from mlim_ray.command_line.knobs import add_knobs, apply_knobs
-from mlim_ray.config.prepare import PrepareConfig
+from mlim_ray.config.prepare import SOURCES, PrepareConfig
 
 if TYPE_CHECKING:
     from mlim_ray.pipelines.prepare import PrepareSummary
 
-_SOURCE = (
-    "Parquet file or folder, CSV or TSV with an image folder, generated:NUM_RECORDS, or a prepared set; local or s3://"
-)
 _TINY_IMAGE_SIZE = 32
 """Picture side of the model that a machine without a GPU trains: what `auto` means without a model."""
 
@@ -90,7 +87,7 @@ def _command(commands: Any, name: str, arguments: str, about: str) -> PlainParse
         description=f"{about[0].upper()}{about[1:]}.",
         formatter_class=WholeWordHelp,
     )
-    parser.add_argument("source", metavar="SOURCE", help=_SOURCE)
+    parser.add_argument("source", metavar="SOURCE", help=SOURCES)
     parser.add_argument("--json", action="store_true", help="print the summary as JSON, the last line of the output")
     add_knobs(parser, PrepareConfig)
     return parser

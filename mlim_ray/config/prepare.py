@@ -6,14 +6,24 @@ from pydantic import Field
 
 from mlim_ray.config.base import AUTO, Section, ratio
 
+SOURCES = (
+    "a Parquet file or folder, CSV, TSV or JSON Lines files and their pictures in a folder, WebDataset tar shards, "
+    "a folder of pictures per label, generated:NUM_RECORDS, or a prepared set; local or s3://"
+)
+"""what a set can be prepared from, in words"""
+
 
 class PrepareConfig(Section):
     """Columns, cleaning, picture size and vocabulary of a prepared set."""
 
+    format: Literal["auto", "parquet", "csv", "jsonl", "webdataset", "folder"] = AUTO
+    """form of the source (csv: TSV too; folder: pictures in a folder per label); auto: told from its content"""
     image_column: str | None = None
     """column with the picture (bytes, a struct of bytes, or a path); guessed from names and types when not given"""
     text_column: str | None = None
     """column with the text; guessed when not given"""
+    text: str | None = None
+    """text from several columns, such as "{brand} {title}. {description}"; an empty column leaves no hole"""
     key_column: str | None = None
     """column that identifies a record; guessed when not given, file and row when there is none"""
     label_column: str | None = None
@@ -23,7 +33,7 @@ class PrepareConfig(Section):
     split_column: str | None = None
     """column that names the split (train, val, test); 80/10/10 by a hash of the group or key when there is none"""
     image_folder: str | None = None
-    """folder that picture paths are relative to; the source's own folder when not given"""
+    """folder that picture paths are relative to; the folder of the table that names them when not given"""
     image_size: Annotated[int, Field(ge=8, le=2048)] | Literal["auto"] = AUTO
     """side of the stored square picture in pixels; auto: what the model needs"""
     image_encoding: Literal["auto", "raw", "png", "jpeg", "webp"] = AUTO

@@ -15,11 +15,12 @@ from mlim_ray.data.images import ImageRules, Pixels, decode_image, encode_stored
 from mlim_ray.data.rejection import Problem, Reason, RejectedRecord, Stage, shorten
 from mlim_ray.data.text import clean_text, decode_utf8
 
-_SPLIT_NAMES = {
+SPLIT_NAMES = {
     **{"train": "train", "training": "train"},
     **{"val": "val", "valid": "val", "validation": "val", "dev": "val"},
     **{"test": "test", "testing": "test"},
 }
+"""what a source may call a split, in lower case"""
 # Shares of a set without a split column, as upper ends in [0, 1) (the usual 80/10/10).
 _SPLIT_ENDS = (("train", 0.8), ("val", 0.9), ("test", 1.0))
 _SPLIT_COUNTER = 0x5B117
@@ -191,13 +192,13 @@ def _wrong_type(value: object, expected: str) -> Problem:
 
 def _named_split(name: str | Problem | None) -> str | Problem:
     if isinstance(name, str):
-        found = _SPLIT_NAMES.get(name.strip().lower())
+        found = SPLIT_NAMES.get(name.strip().lower())
         if found is not None:
             return found
     if isinstance(name, Problem) and name.reason is not Reason.INVALID_UTF8:
         return Problem(name.reason, f"split: {name.detail}")
     given = "null" if name is None else name.detail if isinstance(name, Problem) else shorten(name, 50)
-    return Problem(Reason.UNKNOWN_SPLIT, f"{given}; expected one of {', '.join(_SPLIT_NAMES)}")
+    return Problem(Reason.UNKNOWN_SPLIT, f"{given}; expected one of {', '.join(SPLIT_NAMES)}")
 
 
 def _drawn_split(identity: str) -> str:

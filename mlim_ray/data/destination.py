@@ -28,12 +28,12 @@ def present_set(out: str, origin: Origin) -> Manifest | None:
         return None
     manifest = read_manifest(out)
     before = read_origin(out, len(manifest.generations))
-    if before == origin:
+    if (before.rules, before.pictures, before.files) == (origin.rules, origin.pictures, origin.files):
         return manifest
     if before.rules != origin.rules:
         difference = "with another config"
         mend = "name another folder, or replace it with --overwrite"
-    elif any(origin.files.get(file) != stamp for file, stamp in before.files.items()):
+    elif len(before.files) == len(origin.files) or not origin.holds(before):
         difference = f"from {manifest.generations[0].source} with other files than the source has now"
         mend = "name another folder, or replace it with --overwrite"
     else:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -17,15 +16,13 @@ import pyarrow.parquet as pq
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data import storage
 from mlim_ray.data.manifest import FORMAT, VERSION
-from mlim_ray.data.sources import Source
+from mlim_ray.data.sources import Opened, Source
+from mlim_ray.data.sources.listing import FILES_SCHEMA
+from mlim_ray.data.sources.pictures import PICTURES_PREFIX
 from mlim_ray.data.tokenizer import load_tokenizer
 
 ORIGIN_FOLDER = "origin"
-_SCHEMA = pa.schema([("file", pa.string()), ("num_bytes", pa.int64()), ("stamp", pa.string())])
-_RULES = b"rules"
-
-Stamps = dict[str, tuple[int, str]]
-"""Relative file to its size and change stamp."""
+_RULES, _PICTURES = b"rules", b"pictures"
 
 
 @dataclass(frozen=True)
@@ -34,18 +31,34 @@ class Origin:
 
     rules: str
     """hash of the config, the columns and the tokenizer"""
-    files: Stamps
+    pictures: str
+    """hash over the pictures that lie beside the records; empty where there are none"""
+    files: pa.Table
+    """of FILES_SCHEMA, in the order of their names; about 80 bytes a file"""
 
     @classmethod
-    def of(cls, source: Source, config: PrepareConfig, *, keep_rejected: bool) -> Origin:
+    def of(cls, opened: Opened, config: PrepareConfig, *, keep_rejected: bool) -> Origin:
         """What decides a set: equal for an unchanged source and config."""
-        files = {_printable(file): (num_bytes, stamp) for file, num_bytes, stamp in source.identity}
-        return cls(_rules(source, config, keep_rejected), files)
+        pictures = [entry for entry in opened.source.identity if entry[0].startswith(PICTURES_PREFIX)]
+        files = opened.files.sort_by("file")
+        return cls(_rules(opened.source, config, keep_rejected), _hash([pictures]) if pictures else "", files)
 
     @property
     def identity(self) -> str:
         """One hash of it all."""
-        return _hash([self.rules, sorted(self.files.items())])
+        digest = hashlib.sha256(_hash([self.rules, self.pictures]).encode())
+        for batch in self.files.to_batches(1_000):
+            digest.update(json.dumps(batch.to_pylist(), default=bytes.hex).encode())
+        return digest.hexdigest()
+
+    def holds(self, other: Origin) -> bool:
+        """Whether every file of `other` is one of these, unchanged."""
+        return len(self.files.join(other.files, FILES_SCHEMA.names, join_type="inner")) == len(other.files)
+
+
+def no_files() -> pa.Table:
+    """The files of an origin without any."""
+    return FILES_SCHEMA.empty_table()
 
 
 def read_origin(out: str, num_generations: int) -> Origin:
@@ -53,8 +66,8 @@ def read_origin(out: str, num_generations: int) -> Origin:
 
     Raises ValueError if it is not there, which no set that `prepare` finished lacks.
     """
-    rules = ""
-    files: Stamps = {}
+    rules = pictures = ""
+    files = [no_files()]
     for number in range(num_generations):
         path = _path(out, number)
         if not storage.exists(path):
@@ -64,19 +77,19 @@ def read_origin(out: str, num_generations: int) -> Origin:
             )
         with storage.open_read(path) as file:
             table = pq.read_table(file)
-        # A requeue adds no files and has no rules of its own.
-        rules = rules or (table.schema.metadata or {}).get(_RULES, b"").decode()
-        files.update(_stamps(table))
-    return Origin(rules, files)
+        metadata = table.schema.metadata or {}
+        # A requeue adds no files and has no rules of its own; the last listing of pictures is of all of them.
+        rules = rules or metadata.get(_RULES, b"").decode()
+        pictures = metadata.get(_PICTURES, b"").decode() or pictures
+        files.append(table.cast(FILES_SCHEMA))
+    return Origin(rules, pictures, pa.concat_tables(files).combine_chunks().sort_by("file"))
 
 
 def write_origin(out: str, number: int, origin: Origin) -> None:
     """Write what generation `number` was made from."""
-    rows = sorted((file, num_bytes, stamp) for file, (num_bytes, stamp) in origin.files.items())
-    columns = [[row[i] for row in rows] for i in range(3)]
-    table = pa.table(columns, schema=_SCHEMA).replace_schema_metadata({_RULES: origin.rules.encode()})
+    metadata = {_RULES: origin.rules.encode(), _PICTURES: origin.pictures.encode()}
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(origin.files.replace_schema_metadata(metadata), sink, compression="zstd")
     storage.write_bytes_atomically(_path(out, number), memoryview(sink.getvalue()))
 
 
@@ -85,9 +98,9 @@ def origin_names(num_generations: int) -> set[str]:
     return {_name(number) for number in range(num_generations)}
 
 
-def _stamps(table: pa.Table) -> Iterator[tuple[str, tuple[int, str]]]:
-    for file, num_bytes, stamp in zip(*(column.to_pylist() for column in table.columns), strict=True):
-        yield file, (num_bytes, stamp)
+def portable(config: PrepareConfig) -> PrepareConfig:
+    """A config without the paths of one machine: what a manifest holds."""
+    return config.model_copy(update={"image_folder": None, "tokenizer": None})
 
 
 def _rules(source: Source, config: PrepareConfig, keep_rejected: bool) -> str:
@@ -99,18 +112,8 @@ def _rules(source: Source, config: PrepareConfig, keep_rejected: bool) -> str:
     return _hash([FORMAT, VERSION, knobs, source.columns.by_role(), tokenizer, keep_rejected])
 
 
-def portable(config: PrepareConfig) -> PrepareConfig:
-    """A config without the paths of one machine: what a manifest holds."""
-    return config.model_copy(update={"image_folder": None, "tokenizer": None})
-
-
 def _hash(parts: list[object]) -> str:
     return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _printable(file: str) -> str:
-    # File names are bytes to the system; Arrow takes UTF-8 only.
-    return file.encode("utf-8", "backslashreplace").decode()
 
 
 def _path(out: str, number: int) -> str:

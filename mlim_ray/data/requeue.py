@@ -77,8 +77,8 @@ class QuarantineRows:
     @property
     def columns(self) -> Columns:
         """As the set's own, by role."""
-        optional = {role: role for role in ("label", "group", "split") if role in self.roles}
-        return Columns(image="image", text="text", key="key", **optional)
+        label, group, split = (role if role in self.roles else None for role in ("label", "group", "split"))
+        return Columns(image="image", text="text", key="key", label=label, group=group, split=split)
 
     @property
     def column_types(self) -> dict[str, str]:

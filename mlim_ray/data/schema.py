@@ -8,6 +8,7 @@ from enum import StrEnum
 import pyarrow as pa
 
 from mlim_ray.config.prepare import PrepareConfig
+from mlim_ray.data.template import TextTemplate
 
 
 class Role(StrEnum):
@@ -47,10 +48,13 @@ class Columns:
 
     image: str
     text: str
+    """a column, or the text of `template`"""
     key: str | None = None
     label: str | None = None
     group: str | None = None
     split: str | None = None
+    template: TextTemplate | None = None
+    """joins several columns to the text"""
 
     def by_role(self) -> dict[str, str]:
         """Role to column, for those roles that have one."""
@@ -58,7 +62,15 @@ class Columns:
 
     def names(self) -> list[str]:
         """All columns that are read, each once."""
-        return list(dict.fromkeys(self.by_role().values()))
+        by_role = self.by_role()
+        if self.template is not None:
+            del by_role[Role.TEXT.value]
+        return list(dict.fromkeys([*by_role.values(), *self.text_columns]))
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns that the text comes from."""
+        return (self.text,) if self.template is None else self.template.columns
 
 
 def guess_columns(schema: pa.Schema, config: PrepareConfig, source: str) -> Columns:
@@ -67,12 +79,16 @@ def guess_columns(schema: pa.Schema, config: PrepareConfig, source: str) -> Colu
     Raises ValueError that lists the columns of `source` and names the flag which mends it, where a named
     column does not exist or has an unusable type, and where no column fits a role that every record needs.
     """
+    template = text_template(config)
     chosen: dict[Role, str] = {}
     for role in Role:
         name = getattr(config, f"{role.value}_column")
         if name is not None:
             check_column(schema, role, name, source)
             chosen[role] = name
+    if template is not None:
+        check_text_columns(schema, template, source)
+        chosen[Role.TEXT] = template.text
     for role in _ORDER:
         if role not in chosen:
             taken = set(chosen.values())
@@ -82,11 +98,20 @@ def guess_columns(schema: pa.Schema, config: PrepareConfig, source: str) -> Colu
     for role in _REQUIRED:
         if role not in chosen:
             kind = "a picture (bytes, a struct of bytes, or a path)" if role is Role.IMAGE else "text"
+            flag = "--image-column NAME" if role is Role.IMAGE else "--text-column NAME or --text TEMPLATE"
             raise ValueError(
-                f"no column of {source} looks like {kind}; name it with --{role.value}-column NAME. "
-                f"Columns: {describe_columns(schema)}"
+                f"no column of {source} looks like {kind}; name it with {flag}. Columns: {describe_columns(schema)}"
             )
-    return Columns(**{role.value: name for role, name in chosen.items()})
+    return Columns(**{role.value: name for role, name in chosen.items()}, template=template)
+
+
+def text_template(config: PrepareConfig) -> TextTemplate | None:
+    """What `--text` gives. Raises ValueError if it is malformed, or if `--text-column` is given too."""
+    if config.text is None:
+        return None
+    if config.text_column is not None:
+        raise ValueError("--text and --text-column are both given, expected at most one; leave one out")
+    return TextTemplate.parse(config.text)
 
 
 def describe_columns(schema: pa.Schema) -> str:
@@ -114,16 +139,33 @@ def is_binary_type(kind: pa.DataType) -> bool:
 def is_image_struct(kind: pa.DataType) -> bool:
     """Whether values are pictures as Hugging Face stores them: a struct of bytes, and maybe a path."""
     return bool(pa.types.is_struct(kind)) and any(
-        field.name == "bytes" and is_binary_type(field.type) for field in kind
+        field.name == "bytes" and (is_binary_type(field.type) or pa.types.is_null(field.type)) for field in kind
     )
+
+
+def check_columns(schema: pa.Schema, columns: Columns, source: str) -> None:
+    """Raise ValueError if a column of `columns` is missing in `source` or has an unusable type."""
+    for role, name in columns.by_role().items():
+        if columns.template is None or role != Role.TEXT:
+            check_column(schema, Role(role), name, source)
+    if columns.template is not None:
+        check_text_columns(schema, columns.template, source)
+
+
+def check_text_columns(schema: pa.Schema, template: TextTemplate, source: str) -> None:
+    """Raise ValueError if a column that `template` names is missing in `source` or is no text or number."""
+    for name in template.columns:
+        flag = f"--text {template.text!r}: {{{name}}}"
+        _check_exists(schema, flag, name, source)
+        kind = schema.field(name).type
+        if pa.types.is_nested(kind):
+            raise ValueError(f"{flag}: the column is {kind} in {source}, expected string or a number")
 
 
 def check_column(schema: pa.Schema, role: Role, name: str, source: str) -> None:
     """Raise ValueError if the column `name` cannot serve `role` in `source`."""
     flag = f"--{role.value}-column {name}"
-    if schema.names.count(name) != 1:
-        found = "no such column" if name not in schema.names else "several columns have this name"
-        raise ValueError(f"{flag}: {found} in {source}. Columns: {describe_columns(schema)}")
+    _check_exists(schema, flag, name, source)
     kind = schema.field(name).type
     if not _fits(role, kind):
         expected = {
@@ -131,6 +173,12 @@ def check_column(schema: pa.Schema, role: Role, name: str, source: str) -> None:
             Role.TEXT: "string",
         }.get(role, "string or integer")
         raise ValueError(f"{flag}: the column is {kind} in {source}, expected {expected}")
+
+
+def _check_exists(schema: pa.Schema, flag: str, name: str, source: str) -> None:
+    if schema.names.count(name) != 1:
+        found = "no such column" if name not in schema.names else "several columns have this name"
+        raise ValueError(f"{flag}: {found} in {source}. Columns: {describe_columns(schema)}")
 
 
 def _fits(role: Role, kind: pa.DataType) -> bool:

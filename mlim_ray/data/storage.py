@@ -6,6 +6,7 @@ come from the standard AWS chain. Whatever fails is a `StorageError` that names 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import posixpath
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from fsspec import AbstractFileSystem
@@ -24,6 +25,8 @@ from fsspec import AbstractFileSystem
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 MAX_S3_ATTEMPTS = 5
+LINKED_FOLDER = "link to a folder"
+"""stamp of what `walk_files` finds but does not enter"""
 _CHUNK_BYTES = 1 << 20
 
 
@@ -87,7 +90,7 @@ def read_bytes(path: str, max_bytes: int | None = None) -> bytes:
     """The content of `path`, or its first `max_bytes`."""
     with _explained("read", path):
         if is_remote(path):
-            return cast(bytes, _s3().cat_file(path, start=None if max_bytes is None else 0, end=max_bytes))
+            return _read_s3(path, max_bytes)
         with open(path, "rb") as file:
             return file.read(-1 if max_bytes is None else max_bytes)
 
@@ -147,6 +150,16 @@ def list_files(path: str) -> list[FileInfo]:
     with _explained("list", path):
         found = _list_s3(path) if is_remote(path) else _list_local(path)
     return sorted(found, key=lambda file: file.relative)
+
+
+def walk_files(path: str) -> Iterator[FileInfo]:
+    """What `list_files` lists, in the same order, one at a time: millions of files need no memory of their own.
+
+    Links to folders are given as files with the stamp LINKED_FOLDER, and broken links with no bytes, so that
+    neither is left out silently. Raises StorageError if there is nothing at `path`.
+    """
+    with _explained("list", path):
+        yield from _walk_s3(path) if is_remote(path) else _walk_local(path, "")
 
 
 def list_names(folder: str) -> list[str]:
@@ -211,6 +224,17 @@ def _s3() -> AbstractFileSystem:
     )
 
 
+def _read_s3(path: str, max_bytes: int | None) -> bytes:
+    filesystem = _s3()
+    try:
+        return cast(bytes, filesystem.cat_file(path, start=None if max_bytes is None else 0, end=max_bytes))
+    except OSError as error:
+        # S3 has no range of an empty object, not even from its beginning.
+        if error.errno != errno.EINVAL or max_bytes is None or filesystem.size(path):
+            raise
+        return b""
+
+
 def _list_local(path: str) -> list[FileInfo]:
     if os.path.isfile(path):
         return [_local_info(path, os.path.basename(path))]
@@ -223,6 +247,43 @@ def _list_local(path: str) -> list[FileInfo]:
             if os.path.isfile(full):
                 found.append(_local_info(full, os.path.relpath(full, path).replace(os.sep, "/")))
     return found
+
+
+def _walk_local(root: str, below: str) -> Iterator[FileInfo]:
+    if not below and os.path.isfile(root):
+        yield _local_info(root, os.path.basename(root))
+        return
+    with os.scandir(os.path.join(root, below)) as entries:
+        # With its slash a folder stands where its files do in the order of whole paths.
+        found = sorted((entry.name + "/" * entry.is_dir(), entry) for entry in entries)
+    for name, entry in found:
+        relative = below + name
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk_local(root, relative)
+        elif entry.is_dir():
+            yield FileInfo(entry.path, relative.rstrip("/"), 0, LINKED_FOLDER)
+        elif entry.is_file():
+            yield _local_info(entry.path, relative)
+        elif entry.is_symlink() and not os.path.exists(entry.path):
+            yield FileInfo(entry.path, relative, 0, "broken link")
+
+
+def _walk_s3(path: str) -> Iterator[FileInfo]:
+    filesystem = _s3()
+    bucket, _, key = cast(str, filesystem._strip_protocol(path)).partition("/")
+    prefix = f"{key.rstrip('/')}/" if key else ""
+    page: dict[str, Any] = {"IsTruncated": True}
+    num_found = 0
+    while page["IsTruncated"]:
+        token = {"ContinuationToken": page["NextContinuationToken"]} if "NextContinuationToken" in page else {}
+        page = filesystem.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **token)
+        for item in page.get("Contents", ()):
+            if not item["Key"].endswith("/"):
+                num_found += 1
+                stamp = str(item.get("ETag", "")).strip('"')
+                yield FileInfo(f"s3://{bucket}/{item['Key']}", item["Key"][len(prefix) :], int(item["Size"]), stamp)
+    if not num_found:
+        yield from _list_s3(path)
 
 
 def _local_info(path: str, relative: str) -> FileInfo:

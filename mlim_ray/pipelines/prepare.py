@@ -24,9 +24,9 @@ from mlim_ray.data.destination import (
     refuse_foreign,
 )
 from mlim_ray.data.manifest import Manifest, manifest_sha256, read_manifest, write_manifest
-from mlim_ray.data.origin import Origin, portable, read_origin, write_origin
+from mlim_ray.data.origin import Origin, no_files, portable, read_origin, write_origin
 from mlim_ray.data.requeue import open_repaired
-from mlim_ray.data.sources import open_source
+from mlim_ray.data.sources import Opened, open_new_files, open_with_files
 from mlim_ray.pipelines.preparation import Addition, Preparation, TooManyRejected
 from mlim_ray.training.lease import Lease
 
@@ -92,11 +92,11 @@ def prepare(
         present = present_summary(source, out, config, keep_rejected=keep_rejected)
         if present is not None:
             return present
-    opened = open_source(source, config)
+    opened = open_with_files(source, config)
     out = storage.absolute(out)
     check_apart(source, out)
     origin = Origin.of(opened, config, keep_rejected=keep_rejected)
-    addition = Addition("prepare", opened, out, config, keep_rejected)
+    addition = Addition("prepare", opened.source, out, config, keep_rejected)
     return _run(addition, origin, on_progress, plan=origin.identity, keep_set=False)
 
 
@@ -114,15 +114,16 @@ def append(source: str, out: str, config: PrepareConfig, *, on_progress: OnProgr
     manifest = read_manifest(out)
     _check_same_config(manifest, config, out, set(PrepareConfig.model_fields) - {"max_rejected_ratio"})
     before = read_origin(out, len(manifest.generations))
-    opened = open_source(source, config, known=before.files)
+    opened = open_new_files(source, config, before.files)
     if opened is None:
         return _summary(manifest, out, newly_accepted=0, already_prepared=True)
-    if opened.columns.by_role() != manifest.columns:
+    columns = opened.source.columns.by_role()
+    if columns != manifest.columns:
         raise ValueError(
-            f"{source} has the columns {opened.columns.by_role()} and the set in {out} was made from "
+            f"{source} has the columns {columns} and the set in {out} was made from "
             f"{manifest.columns}; name the same columns, or prepare another set"
         )
-    addition = Addition("append", opened, out, config, manifest.keeps_rejected, manifest)
+    addition = Addition("append", opened.source, out, config, manifest.keeps_rejected, manifest)
     origin = Origin.of(opened, config, keep_rejected=manifest.keeps_rejected)
     return _run(addition, origin, on_progress, plan=f"{origin.identity} onto {manifest_sha256(out)}", keep_set=True)
 
@@ -148,10 +149,10 @@ def requeue(
     found = open_repaired(out, manifest, repaired, config)
     config = config.model_copy(update={"max_rejected_ratio": 1.0})
     addition = Addition("requeue", found.source, out, config, manifest.keeps_rejected, manifest, found.places)
-    stamps = Origin.of(found.source, config, keep_rejected=manifest.keeps_rejected)
-    plan = f"{stamps.identity} onto {manifest_sha256(out)}"
+    stamps = Origin.of(Opened(found.source, no_files()), config, keep_rejected=manifest.keeps_rejected)
+    plan = f"{stamps.identity} of {found.source.identity} onto {manifest_sha256(out)}"
     # Repaired records are no files of the source.
-    return _run(addition, Origin("", {}), on_progress, plan=plan, keep_set=True)
+    return _run(addition, Origin("", "", no_files()), on_progress, plan=plan, keep_set=True)
 
 
 def present_summary(
@@ -161,7 +162,7 @@ def present_summary(
 
     Raises ValueError as `prepare` does.
     """
-    opened = open_source(source, config)
+    opened = open_with_files(source, config)
     out = storage.absolute(out)
     check_apart(source, out)
     manifest = present_set(out, Origin.of(opened, config, keep_rejected=keep_rejected))

@@ -14,7 +14,7 @@ from mlim_ray.data import storage
 from mlim_ray.data.manifest import MANIFEST_FILE, manifest_sha256
 from mlim_ray.data.origin import Origin
 from mlim_ray.data.prepared import PreparedSet
-from mlim_ray.data.sources.opening import open_source, resolve_prepare_config
+from mlim_ray.data.sources import open_with_files, resolve_prepare_config
 from mlim_ray.pipelines.cluster import Cluster
 from mlim_ray.pipelines.feed import resident_bytes
 from mlim_ray.pipelines.prepare import prepare
@@ -186,7 +186,7 @@ def _prepared_set(data: str, config: PretrainConfig, folder: RunFolder) -> Prepa
         return PreparedSet.open(data)
     assert isinstance(config.prepare.image_size, int), "sizes are resolved before a source is opened"
     prepare_config = resolve_prepare_config(config.prepare, config.prepare.image_size)
-    origin = Origin.of(open_source(data, prepare_config), prepare_config, keep_rejected=False)
+    origin = Origin.of(open_with_files(data, prepare_config), prepare_config, keep_rejected=False)
     out = prepared_path(data, origin, folder.path)
     if is_prepared(out):
         say(f"prepared set: {out} (as it was)")

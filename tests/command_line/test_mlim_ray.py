@@ -20,7 +20,8 @@ from PIL import Image
 
 from mlim_ray.command_line.main import main
 from mlim_ray.data.prepared import PreparedSet
-from tests.data.pictures import BAD, encoded, noise
+from tests.data.pictures import encoded, noise
+from tests.data.rejected import rejected_pictures
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = {
@@ -104,7 +105,10 @@ def hostile_folder(folder: Path) -> tuple[Path, dict[tuple[str, int], str]]:
         (f"good {i}".encode(), good, f"a red shirt number {i}".encode(), None) for i in range(80)
     ]
     rows += [(name.encode(), image, b"an odd picture", None) for name, image in odd_pictures().items()]
-    rows += [(f"bad {name}".encode(), image, b"a bad picture", reason) for name, (image, reason) in BAD.items()]
+    rows += [
+        (f"bad {name}".encode(), image, b"a bad picture", reason)
+        for name, (image, reason) in rejected_pictures().items()
+    ]
     rows += [
         (b"null text", good, None, "empty_text"),
         (b"empty text", good, b"", "empty_text"),

@@ -225,6 +225,7 @@ def test_unusable_sources_are_named(tmp_path: Path) -> None:
     (empty / "a.csv").write_text("image,title\n")
     with pytest.raises(ValueError, match="holds no records"):
         open_source(str(empty), CONFIG)
+    (empty / "a.csv").unlink()
     for content in (b"", b"PAR1", b"no parquet at all", b"PAR1" + bytes(100) + b"PAR1"):
         (empty / "a.parquet").write_bytes(content)
         with pytest.raises(ValueError, match="a.parquet is damaged"):

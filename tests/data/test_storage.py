@@ -61,3 +61,29 @@ def test_other_addresses_are_refused_without_showing_secrets(path: str) -> None:
     with pytest.raises(ValueError) as caught:
         storage.exists(path)
     assert "secret" not in str(caught.value)
+
+
+def test_walking_finds_what_listing_finds_in_the_same_order(tmp_path: Path) -> None:
+    for name in ("b.txt", "a/x.txt", "a-b/x.txt", "a.txt", "a/c/y.txt", "B.txt", "a/c-d", "a/c.e"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    listed = storage.list_files(str(tmp_path))
+    assert len(listed) == 8 and list(storage.walk_files(str(tmp_path))) == listed
+    assert list(storage.walk_files(str(tmp_path / "b.txt"))) == storage.list_files(str(tmp_path / "b.txt"))
+    with pytest.raises(storage.MissingPathError):
+        next(storage.walk_files(str(tmp_path / "absent")))
+
+
+def test_walking_tells_of_links_to_folders_and_of_broken_ones(tmp_path: Path) -> None:
+    (tmp_path / "in" / "real").mkdir(parents=True)
+    (tmp_path / "in" / "real" / "x.txt").write_text("x")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "in" / "real")
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "broken").symlink_to(tmp_path / "absent")
+    (tmp_path / "in" / "file").symlink_to(tmp_path / "in" / "real" / "x.txt")
+    os.mkfifo(tmp_path / "in" / "pipe")
+    found = [(file.relative, file.num_bytes, file.stamp) for file in storage.walk_files(str(tmp_path / "in"))]
+    assert [(name, size) for name, size, _ in found] == [
+        *(("broken", 0), ("file", 1), ("linked", 0), ("loop", 0), ("real/x.txt", 1)),
+    ]
+    assert [name for name, _, stamp in found if stamp == storage.LINKED_FOLDER] == ["linked", "loop"]

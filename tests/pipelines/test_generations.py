@@ -82,7 +82,7 @@ def test_append_refuses_what_would_change_the_set(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no files to append"):
         append("generated:10", out, configured())
     write_source(source / "a.parquet", 61)
-    with pytest.raises(ValueError, match=r"a.parquet changed since the set was made"):
+    with pytest.raises(ValueError, match=r"a.parquet of .* changed since the set was made"):
         append(str(source), out, configured())
     with pytest.raises(ValueError, match="is no prepared set"):
         append(str(source), str(tmp_path / "none"), configured())
@@ -273,3 +273,37 @@ def test_a_run_refuses_to_resume_on_a_set_that_grew(tmp_path: Path) -> None:
         )
         assert again.returncode == 2 and "was started on another state of the set" in again.stderr, again.stderr
     assert json.loads((run / "environment.json").read_text())["manifest_sha256"] == pinned
+
+
+def test_new_pictures_of_a_folder_and_new_lines_of_a_shop_are_told_from_old_ones(tmp_path: Path) -> None:
+    def write_picture(path: Path, seed: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(noise(20, 20, seed)))
+
+    labels, shop = tmp_path / "labels", tmp_path / "shop"
+    for i in range(40):
+        write_picture(labels / ("cat" if i % 2 else "dog") / f"{i}.png", i)
+        write_picture(shop / "pictures" / f"{i}.png", i)
+    (labels / "cat" / "1.txt").write_text("a cat called One")
+    lines = [f"pictures/{i}.png,shirt {i}" for i in range(50)]
+    (shop / "a.csv").write_text("\n".join(["image,title", *lines[:40]]))
+    for source in (labels, shop):
+        prepare(str(source), str(tmp_path / "out" / source.name), configured())
+    write_picture(labels / "cat" / "new.png", 50)
+    (labels / "cat" / "new.txt").write_text("a new cat")
+    write_picture(labels / "fox" / "first.png", 51)
+    for i in range(40, 50):
+        write_picture(shop / "pictures" / f"{i}.png", i)
+    (shop / "b.csv").write_text("\n".join(["image,title", *lines[40:]]))
+    for source, num_new in ((labels, 2), (shop, 10)):
+        out = str(tmp_path / "out" / source.name)
+        with pytest.raises(ValueError, match="--append"):
+            prepare(str(source), out, configured())
+        added = append(str(source), out, configured())
+        assert (added.read, added.accepted, added.newly_accepted) == (40 + num_new, 40 + num_new, num_new)
+        assert append(str(source), out, configured()).already_prepared
+        assert prepare(str(source), out, configured()).already_prepared
+    assert texts(str(tmp_path / "out" / "labels"))["cat/new.png"] == "a new cat"
+    (labels / "cat" / "1.txt").write_text("another caption")
+    with pytest.raises(ValueError, match=r"cat/1.txt of .* changed"):
+        append(str(labels), str(tmp_path / "out" / "labels"), configured())

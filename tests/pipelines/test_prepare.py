@@ -17,7 +17,8 @@ from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.sources import resolve_prepare_config
 from mlim_ray.pipelines.ordered_map import map_in_order
 from mlim_ray.pipelines.prepare import PrepareSummary, TooManyRejected, prepare
-from tests.data.pictures import BAD, encoded, noise
+from tests.data.pictures import encoded, noise
+from tests.data.rejected import rejected_pictures
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
 
@@ -94,7 +95,7 @@ def hash_without_end() -> None:
 
 
 def test_hostile_records_end_in_the_quarantine_with_their_reason(tmp_path: Path) -> None:
-    faults = [({"image": image}, reason) for image, reason in BAD.values()]
+    faults = [({"image": image}, reason) for image, reason in rejected_pictures().values()]
     faults += [({"text": text}, "empty_text") for text in (None, "", "\x00")]
     faults += [
         ({"id": None}, "null_key"),
@@ -103,10 +104,10 @@ def test_hostile_records_end_in_the_quarantine_with_their_reason(tmp_path: Path)
     ]
     bad = {7 * i: change for i, (change, _) in enumerate(faults)}
     bad[5] = {"text": "word " * 200_000}
-    source = write_source(tmp_path / "a.parquet", 400, bad)
+    source = write_source(tmp_path / "a.parquet", 700, bad)
     summary = prepare(str(source), str(tmp_path / "out"), configured(max_rejected_ratio=0.5))
     check_accounts(summary)
-    assert (summary.read, summary.rejected, summary.cut_texts) == (400, len(faults), 1)
+    assert (summary.read, summary.rejected, summary.cut_texts) == (700, len(faults), 1)
     found = {row["row"]: row["reason"] for row in quarantine(tmp_path / "out")}
     assert found == {7 * i: reason for i, (_, reason) in enumerate(faults)}
     assert all(row["source"] == "a.parquet" and row["detail"] for row in quarantine(tmp_path / "out"))

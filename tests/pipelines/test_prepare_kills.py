@@ -15,7 +15,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from tests.data.pictures import BAD
+from tests.data.rejected import rejected_pictures
 from tests.pipelines.test_prepare import contents, write_source
 
 pytestmark = [pytest.mark.cluster]
@@ -30,7 +30,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Records for about forty tasks, some rejected, some duplicates."""
     folder = tmp_path_factory.mktemp("kills") / "in"
     for i in range(10):
-        bad = {j: {"image": image} for j, (image, _) in enumerate(BAD.values())} | {30: {"id": f"k{3_000 * i + 31}"}}
+        bad = {j: {"image": image} for j, (image, _) in enumerate(rejected_pictures().values())}
+        bad[130] = {"id": f"k{3_000 * i + 131}"}
         write_source(folder / f"{i}.parquet", 3_000, bad, first=3_000 * i)
     return folder
 
@@ -135,4 +136,6 @@ def test_the_quarantine_of_the_undisturbed_run_is_whole(source: Path, undisturbe
         for path in sorted((source.parent / "undisturbed" / "quarantine").iterdir())
         for row in pq.read_table(path, columns=["source", "row", "reason"]).to_pylist()
     ]
-    assert len(rows) == 10 * (len(BAD) + 1) and len({(row["source"], row["row"]) for row in rows}) == len(rows)
+    assert len(rows) == 10 * (len(rejected_pictures()) + 1) and len(
+        {(row["source"], row["row"]) for row in rows}
+    ) == len(rows)

@@ -62,15 +62,11 @@ class GeneratedSource:
         )
         nothing = [None] * table.num_rows
         columns = self.columns
-        values = [
+        texts = zip(*(table[name].to_pylist() for name in columns.text_columns), strict=True)
+        fill = (lambda values: values[0]) if columns.template is None else columns.template.fill
+        keys, images, labels, groups, splits = (
             nothing if name is None else table[name].to_pylist()
-            for name in (
-                columns.key,
-                columns.image,
-                columns.text,
-                columns.label,
-                columns.group,
-                columns.split,
-            )
-        ]
-        yield [RawRecord("generated", row, *record) for row, record in enumerate(zip(*values, strict=True), part.start)]
+            for name in (columns.key, columns.image, columns.label, columns.group, columns.split)
+        )
+        rows = zip(keys, images, map(fill, texts), labels, groups, splits, strict=True)
+        yield [RawRecord("generated", row, *record) for row, record in enumerate(rows, part.start)]

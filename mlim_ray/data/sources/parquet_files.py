@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -16,14 +17,17 @@ from mlim_ray.data.cleaning import RawRecord
 from mlim_ray.data.manifest import Generated
 from mlim_ray.data.parquet import open_parquet, reading
 from mlim_ray.data.rejection import Problem
-from mlim_ray.data.schema import Columns, Role, check_column, guess_columns, is_image_struct, is_text_type
-from mlim_ray.data.sources.pictures import PictureFolder
-from mlim_ray.data.sources.source import BATCH_BYTES, SLICE_RECORDS, Slice, cut
+from mlim_ray.data.schema import Columns, check_columns, guess_columns, is_image_struct, is_text_type
+from mlim_ray.data.sources.listing import Identity, Listing
+from mlim_ray.data.sources.pictures import PictureFolder, refuse_urls
+from mlim_ray.data.sources.source import BATCH_BYTES, SLICE_RECORDS, Slice, cut, in_batches
+from mlim_ray.data.sources.tables import PicturePlaces
 
 # A row group has to be decoded from its beginning, so each slice of a large one reads what comes before it
 # too.
 _MAX_SLICES_PER_ROW_GROUP = 8
 _FOOTER_THREADS = 8
+_SAMPLED_ROWS = 100
 
 
 @dataclass(frozen=True)
@@ -41,39 +45,42 @@ class ParquetSource:
     columns: Columns
     column_types: dict[str, str]
     files: tuple[_File, ...]
-    image_folder: str | None
+    places: PicturePlaces | None
+    """where the pictures lie that are not in the files; None if all are"""
     format: str = "Parquet"
     generated: Generated | None = None
 
     @classmethod
-    def open(cls, name: str, files: list[storage.FileInfo], config: PrepareConfig) -> ParquetSource:
+    def open(cls, name: str, files: list[storage.FileInfo], listing: Listing, config: PrepareConfig) -> ParquetSource:
         """Read the footers of `files`.
 
-        Raises ValueError that names the file for a damaged one, for one whose columns differ from the first
-        one's, and where no column fits a role.
+        Raises ValueError that names the file for a damaged one and for one that lacks a column which the
+        first one has, where no column fits a role, and where the pictures are URLs.
         """
         with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
             footers = list(pool.map(_read_footer, files))
         first = footers[0][0]
         columns = guess_columns(first, config, name)
-        for file, (schema, _) in zip(files, footers, strict=True):
-            for role, column in columns.by_role().items():
-                check_column(schema, Role(role), column, file.path)
+        has_paths = False
+        for file, (schema, ends) in zip(files, footers, strict=True):
+            check_columns(schema, columns, file.path)
+            kind = schema.field(columns.image).type
+            if is_text_type(kind) and ends and not has_paths:
+                refuse_urls(name, columns.image, _first_values(file, columns.image))
+            has_paths = has_paths or is_text_type(kind) or is_image_struct(kind)
         return cls(
             name,
             columns,
             {field.name: str(field.type) for field in first},
             tuple(_File(file, ends) for file, (_, ends) in zip(files, footers, strict=True)),
-            None if config.image_folder is None else storage.absolute(config.image_folder),
+            PicturePlaces.of(files, listing, config) if has_paths else None,
         )
 
     @property
-    def identity(self) -> list[tuple[str, int, str]]:
-        """Name, size and change stamp of every file."""
+    def identity(self) -> Identity:
+        """Name, size and change stamp of every file, and of the picture files by folder where there are any."""
         found = [(file.info.relative, file.info.num_bytes, file.info.stamp) for file in self.files]
-        if self.image_folder is not None:
-            found += PictureFolder(self.image_folder).identity()
-        return found
+        return found if self.places is None else found + self.places.identity()
 
     def slices(self) -> list[Slice]:
         """Runs of small row groups, and parts of large ones."""
@@ -113,12 +120,12 @@ class ParquetSource:
         ):
             start, stop = max(part.start - row, 0), min(part.stop - row, batch.num_rows)
             if start < stop:
-                yield self._records(file, batch.slice(start, stop - start), row + start)
+                yield from self._records(file, batch.slice(start, stop - start), row + start)
             row += batch.num_rows
             if row >= part.stop:
                 return
 
-    def _records(self, file: _File, batch: pa.RecordBatch, first_row: int) -> list[RawRecord]:
+    def _records(self, file: _File, batch: pa.RecordBatch, first_row: int) -> Iterator[list[RawRecord]]:
         def values(column: str | None) -> list[Any]:
             return [None] * batch.num_rows if column is None else to_values(batch.column(column))
 
@@ -129,31 +136,48 @@ class ParquetSource:
         rows = zip(
             keys,
             self._images(file, batch.column(self.columns.image)),
-            values(self.columns.text),
+            self._texts(batch),
             values(self.columns.label),
             values(self.columns.group),
             values(self.columns.split),
             strict=True,
         )
-        return [RawRecord(source, row, *record) for row, record in enumerate(rows, first_row)]
+        yield from in_batches(RawRecord(source, row, *record) for row, record in enumerate(rows, first_row))
 
-    def _images(self, file: _File, column: pa.Array) -> Sequence[bytes | Problem | None]:
-        folder = PictureFolder(self.image_folder or storage.parent(file.info.path))
+    def _texts(self, batch: pa.RecordBatch) -> Iterable[bytes | str | None]:
+        values = [to_values(batch.column(name)) for name in self.columns.text_columns]
+        template = self.columns.template
+        return values[0] if template is None else map(template.fill, zip(*values, strict=True))
+
+    def _images(self, file: _File, column: pa.Array) -> Iterable[bytes | Problem | None]:
         if is_text_type(column.type):
-            return folder.read_all(to_values(column))
+            return self._folder(file).read_each(to_values(column))
         if not is_image_struct(column.type):
             return to_values(column)
         # Flattening keeps the nulls of the struct, which its own fields do not have.
         names = [field.name for field in column.type]
         fields = dict(zip(names, column.flatten(), strict=True))
         images = to_values(fields["bytes"])
-        if "path" not in fields:
+        if "path" not in fields or fields["path"].null_count == len(images):
             return images
-        paths = to_values(fields["path"])
-        return [
-            folder.read(path) if image is None and path is not None else image
-            for image, path in zip(images, paths, strict=True)
-        ]
+        return self._structs(file, images, to_values(fields["path"]))
+
+    def _structs(self, file: _File, images: list[bytes | None], paths: list[Any]) -> Iterator[bytes | Problem | None]:
+        """Bytes where a struct has them, else the file at its path."""
+        is_read = [image is None and path is not None for image, path in zip(images, paths, strict=True)]
+        found = self._folder(file).read_each(path for path, read in zip(paths, is_read, strict=True) if read)
+        for image, read in zip(images, is_read, strict=True):
+            yield next(found) if read else image
+
+    def _folder(self, file: _File) -> PictureFolder:
+        assert self.places is not None
+        return self.places.folder(file.info)
+
+
+def _first_values(file: storage.FileInfo, column: str) -> list[Any]:
+    with reading(file.path), open_parquet(file.path) as opened:
+        batches = opened.iter_batches(_SAMPLED_ROWS, columns=[column], use_threads=False)
+        return next((to_values(batch.column(column)) for batch in batches), [])
 
 
 def to_values(column: pa.Array) -> list[Any]:
@@ -169,6 +193,8 @@ def to_values(column: pa.Array) -> list[Any]:
     return column.to_pylist()
 
 
+# One command opens its source several times; the stamp in `file` tells a changed file.
+@lru_cache(maxsize=1_024)
 def _read_footer(file: storage.FileInfo) -> tuple[pa.Schema, tuple[int, ...]]:
     with open_parquet(file.path) as opened:
         metadata = opened.metadata

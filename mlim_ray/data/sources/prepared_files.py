@@ -35,8 +35,8 @@ class PreparedSource:
     def open(cls, name: str, config: PrepareConfig) -> PreparedSource:
         """Raises ValueError if the set is damaged, or if `config` names columns, which are fixed."""
         named = [role for role in ("image", "text", "key", "label", "group", "split") if _is_named(config, role)]
-        if named:
-            flags = ", ".join(f"--{role}-column" for role in named)
+        if named or config.text is not None:
+            flags = ", ".join([f"--{role}-column" for role in named] + ["--text"] * (config.text is not None))
             raise ValueError(f"{flags} given for the prepared set {name}, whose columns are fixed; leave it out")
         prepared = PreparedSet.open(name)
         shards = tuple((split, shard) for split in SPLITS for shard in prepared.manifest.splits[split].shards)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -15,6 +15,9 @@ SLICE_RECORDS = 1_024
 """Records of a slice: large beside the cost of a task, small beside memory."""
 BATCH_BYTES = 32_000_000
 """Raw bytes that a source holds at a time, as far as its files tell beforehand."""
+_BATCH_RECORDS = 128
+ZIPPED_SLICES = 8
+"""Most slices of a gzip file: each has to unzip what comes before it too."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,20 @@ class Source(Protocol):
 
         Raises ValueError that names the file if it cannot be read.
         """
+
+
+def in_batches(records: Iterable[RawRecord]) -> Iterator[list[RawRecord]]:
+    """Records in order, in batches that end once they hold BATCH_BYTES of pictures."""
+    batch: list[RawRecord] = []
+    num_bytes = 0
+    for record in records:
+        batch.append(record)
+        num_bytes += len(record.image) if isinstance(record.image, bytes) else 0
+        if num_bytes >= BATCH_BYTES or len(batch) == _BATCH_RECORDS:
+            yield batch
+            batch, num_bytes = [], 0
+    if batch:
+        yield batch
 
 
 def source_label(name: str) -> str:
