@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlim_ray.command_line.errors import PlainParser, plain_errors
 from mlim_ray.command_line.experiment import add_address_flags, address_of
+from mlim_ray.command_line.inspect_command import add_inspect_flags, run_inspect
 from mlim_ray.command_line.knob_help import WholeWordHelp
 from mlim_ray.command_line.knobs import add_knobs, apply_knobs
 from mlim_ray.config.prepare import PrepareConfig
@@ -48,7 +49,8 @@ def _parser() -> PlainParser:
     add_address_flags(prepare)
     prepare.set_defaults(run=_prepare)
     inspect = _command(commands, "inspect", "SOURCE", "show what SOURCE holds and which columns would be used")
-    inspect.set_defaults(run=_inspect)
+    add_inspect_flags(inspect)
+    inspect.set_defaults(run=partial(run_inspect, auto_image_size=_TINY_IMAGE_SIZE))
     return parser
 
 
@@ -99,20 +101,6 @@ def _prepare(parsed: argparse.Namespace) -> None:
         say(line)
     if parsed.json:
         say_json(asdict(summary))
-
-
-def _inspect(parsed: argparse.Namespace) -> None:
-    config = apply_knobs(PrepareConfig(), parsed)
-
-    from mlim_ray.data.inspection import inspect
-    from mlim_ray.data.sources import resolve_prepare_config
-    from mlim_ray.reporting.progress import say, say_json
-
-    inspection = inspect(parsed.source, resolve_prepare_config(config, _TINY_IMAGE_SIZE))
-    for line in inspection.lines():
-        say(line)
-    if parsed.json:
-        say_json(asdict(inspection))
 
 
 def _summary_lines(summary: "PrepareSummary") -> list[str]:
