@@ -29,8 +29,11 @@ from mlim_ray.data.rejection import RejectedRecord, shorten
 from mlim_ray.data.sources import Slice, Source, open_source
 from mlim_ray.data.sources.generated import GeneratedSource
 from mlim_ray.data.sources.prepared_files import PreparedSource
+from mlim_ray.data.sources.source import SLICE_RECORDS
 
 DEFAULT_SAMPLE = 1_000
+_MAX_TIMED_BYTES = 64_000_000
+_MAX_TIMED_S = 2.0
 
 
 def inspect(
@@ -67,6 +70,8 @@ def inspect(
     rules = CleaningRules.of(config, opened.columns.split is not None)
     sample = _Sample(rules, PictureSurvey(rules.image.size), texts, num_examples)
     num_planned = sum(part.stop - part.start for part in parts)
+    # Reading a few records of a slice costs more a record than reading all of it.
+    read_s = None if files is None or parts == slices else _time_reading(opened, slices[0])
     for part in parts:
         for num_done in sample.read(opened, part):
             if on_progress is not None:
@@ -98,7 +103,7 @@ def inspect(
         repeated_key=sample.repeated_key,
         num_groups=len(sample.groups),
         num_groups_across=sum(len(splits) > 1 for splits in sample.groups.values()),
-        estimate=sample.estimate(num_records, config.tokenizer is None),
+        estimate=sample.estimate(num_records, read_s, config.tokenizer is None),
         prepared=_manifest_facts(opened),
         hints=(),
         accepted_examples=tuple(sample.accepted_examples.items()),
@@ -193,19 +198,31 @@ class _Sample:
             for example in self._rejected[reason].items(shares[reason])
         )
 
-    def estimate(self, num_records: int, trains_vocabulary: bool) -> Estimate | None:
-        """For a source of so many records; None where nothing was accepted."""
+    def estimate(self, num_records: int, read_s: float | None, trains_vocabulary: bool) -> Estimate | None:
+        """For a source of so many records, `read_s` seconds each to read; None where nothing was accepted."""
         if not self.num_accepted:
             return None
         return estimate(
             num_records=num_records,
             accepted_ratio=self.num_accepted / self.num_read,
-            read_s=self._read_s / self.num_read,
+            read_s=self._read_s / self.num_read if read_s is None else read_s,
             clean_s=self._clean_s / self.num_read,
             image_bytes=self._image_bytes / self.num_accepted,
             text_bytes=self._text_bytes / self.num_accepted,
             trains_vocabulary=trains_vocabulary,
         )
+
+
+def _time_reading(source: Source, part: Slice) -> float:
+    """Seconds a record to read the beginning of a slice, which `prepare` reads as a whole."""
+    num_read = num_bytes = 0
+    started = time.perf_counter()
+    for records in source.read(Slice(part.file, part.start, min(part.stop, part.start + SLICE_RECORDS))):
+        num_read += len(records)
+        num_bytes += sum(len(record.image) for record in records if isinstance(record.image, bytes))
+        if num_bytes > _MAX_TIMED_BYTES or time.perf_counter() - started > _MAX_TIMED_S:
+            break
+    return (time.perf_counter() - started) / max(1, num_read)
 
 
 def _manifest_facts(source: Source) -> dict[str, Any] | None:
