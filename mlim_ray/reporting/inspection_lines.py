@@ -32,8 +32,7 @@ def _lines(found: Inspection) -> Iterator[tuple[str, str]]:
     yield from _rejected(found)
     yield from _estimate(found)
     if found.prepared is not None:
-        counts = found.prepared["counts"]
-        yield "manifest", f"prepared from {shorten(found.prepared['source'])}: {_plain(counts)}"
+        yield "manifest", _plain(found.prepared["counts"])
     for hint in found.hints:
         yield "hint", hint
 

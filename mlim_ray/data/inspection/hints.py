@@ -102,8 +102,8 @@ def _about_pictures(found: Inspection) -> Iterator[str]:
     if found.fit == "stretch" and pictures.num_extreme >= _WORTH_SAYING * max(1, pictures.num_measured):
         yield (
             f"{share(pictures.num_extreme, pictures.num_measured)} of the pictures are more than 3 times as long "
-            f"as wide or as wide as long ({pictures.most_extreme}), and --fit stretch distorts them: "
-            f"try --fit letterbox or --fit crop"
+            f"as wide or as wide as long ({pictures.most_extreme}): see on the page of --html what --fit stretch "
+            f"makes of them, or try --fit letterbox or --fit crop"
         )
     if pictures.num_enlarged >= 0.5 * max(1, pictures.num_measured):
         yield (

@@ -17,7 +17,9 @@ _SLICES_PER_ROW_GROUP = 8
 _MAX_SKIPPED_BYTES = 64_000_000
 
 
-def plan_sample(slices: Sequence[Slice], num_wanted: int, bytes_per_record: float) -> list[Slice]:
+def plan_sample(
+    slices: Sequence[Slice], num_wanted: int, bytes_per_record: float, *, is_remote: bool = False
+) -> list[Slice]:
     """Parts of `slices` that hold about `num_wanted` records, evenly spaced over the source.
 
     Fewer where the source, or MAX_PLACES small slices, do not hold as many. Places deep inside a huge row
@@ -27,10 +29,14 @@ def plan_sample(slices: Sequence[Slice], num_wanted: int, bytes_per_record: floa
         slices: of the source, in its order.
         num_wanted: at least 1.
         bytes_per_record: as they lie in the source; 0 where unknown.
+        is_remote: whether every place is a download: then slices are read from their beginning only.
     """
     if sum(part.stop - part.start for part in slices) <= num_wanted:
         return list(slices)
-    reached = [place for place, num_skipped in _places(slices) if num_skipped * bytes_per_record <= _MAX_SKIPPED_BYTES]
+    is_cut = len(slices) < NUM_PLACES and not is_remote
+    reached = [
+        place for place, num_skipped in _places(slices, is_cut) if num_skipped * bytes_per_record <= _MAX_SKIPPED_BYTES
+    ]
     most = min(len(reached), max(MAX_PLACES, -(-num_wanted // _UNIT_RECORDS)))
     num_places = min(NUM_PLACES, most, num_wanted)
     chosen = _spaced(reached, num_places)
@@ -56,9 +62,8 @@ def _cut(parts: Sequence[Slice], num_wanted: int) -> Iterator[Slice]:
             yield Slice(part.file, part.start, stop)
 
 
-def _places(slices: Sequence[Slice]) -> Iterator[tuple[Slice, int]]:
+def _places(slices: Sequence[Slice], is_cut: bool) -> Iterator[tuple[Slice, int]]:
     """Where a sample may begin, and how many records of a huge row group are decoded to get there."""
-    is_cut = len(slices) < NUM_PLACES
     previous: Slice | None = None
     place_in_group = 0
     for part in slices:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from mlim_ray.config.prepare import PrepareConfig
+from mlim_ray.data import storage
 from mlim_ray.data.cleaning import AcceptedRecord, CleaningRules, RawRecord, clean
 from mlim_ray.data.counter import hash_key
 from mlim_ray.data.inspection.estimate import Estimate, estimate
@@ -66,7 +67,8 @@ def inspect(
     slices = opened.slices()
     num_records = sum(part.stop - part.start for part in slices)
     files = None if isinstance(opened, GeneratedSource) else [size for _, size, _ in opened.identity]
-    parts = plan_sample(slices, num_sampled, sum(files) / num_records if files else 0.0)
+    bytes_per_record = sum(files) / num_records if files else 0.0
+    parts = plan_sample(slices, num_sampled, bytes_per_record, is_remote=storage.is_remote(source))
     rules = CleaningRules.of(config, opened.columns.split is not None)
     sample = _Sample(rules, PictureSurvey(rules.image.size), texts, num_examples)
     num_planned = sum(part.stop - part.start for part in parts)
@@ -226,17 +228,16 @@ def _time_reading(source: Source, part: Slice) -> float:
 
 
 def _manifest_facts(source: Source) -> dict[str, Any] | None:
-    """The manifest of a prepared set, with the number and bytes of its shards in their place."""
+    """The manifest of a prepared set, its lists of files condensed to how many there are."""
     if not isinstance(source, PreparedSource):
         return None
-    manifest = source.prepared.manifest
-    facts = manifest.model_dump(mode="json", exclude={"splits"})
-    facts["splits"] = {
-        name: {
-            "num_records": split.num_records,
-            "num_shards": len(split.shards),
-            "num_bytes": sum(shard.num_bytes for shard in split.shards),
-        }
-        for name, split in manifest.splits.items()
-    }
-    return facts
+    return {name: _condensed(value) for name, value in source.prepared.manifest.model_dump(mode="json").items()}
+
+
+def _condensed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _condensed(inner) for name, inner in value.items()}
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        sizes = [item["num_bytes"] for item in value if "num_bytes" in item]
+        return {"count": len(value)} | ({"num_bytes": sum(sizes)} if sizes else {})
+    return value

@@ -59,6 +59,13 @@ def test_a_huge_row_group_is_read_from_its_beginning_only() -> None:
     assert max(part.start for part in plan_sample(slices, 1_000, 100.0)) > 350_000
 
 
+def test_a_remote_source_is_read_from_the_beginning_of_its_slices() -> None:
+    slices = cut(0, 0, 5_000)
+    parts = plan_sample(slices, 1_000, 1_000.0, is_remote=True)
+    assert [part.start for part in parts] == [part.start for part in slices]
+    assert sum(part.stop - part.start for part in parts) == 1_000
+
+
 def test_the_row_groups_of_a_real_file_are_told_apart(tmp_path: Path) -> None:
     image = encoded(noise(4, 4))
     table = pa.table({"image": [image] * 60_000, "text": ["t"] * 60_000})

@@ -203,13 +203,11 @@ def test_a_prepared_set_shows_what_its_manifest_says(tmp_path: Path) -> None:
     found = inspect(prepared.path, configured())
     assert (found.format, found.num_records, found.num_accepted) == ("prepared set", 150, 150)
     assert found.prepared is not None
-    manifest = prepared.manifest
-    assert found.prepared["source"] == manifest.source and found.prepared["counts"]["accepted"] == 150
-    shards = manifest.splits["train"].shards
+    shards = prepared.manifest.splits["train"].shards
+    assert found.prepared["counts"]["accepted"] == 150 and found.prepared["image"] == {"size": 8, "encoding": "raw"}
     assert found.prepared["splits"]["train"] == {
         "num_records": 150,
-        "num_shards": len(shards),
-        "num_bytes": sum(shard.num_bytes for shard in shards),
+        "shards": {"count": len(shards), "num_bytes": sum(shard.num_bytes for shard in shards)},
     }
     # Raw stored pictures have no encoding to measure.
     assert found.pictures.kinds == {"decoded RGB": 150} and found.pictures.num_bytes is None
@@ -221,9 +219,8 @@ def test_the_estimated_disk_is_that_of_a_real_set(tmp_path: Path) -> None:
     found = inspect(prepared.path, configured(image_size=8))
     assert found.estimate is not None and found.estimate.num_accepted == 3_000
     on_disk = sum(path.stat().st_size for path in Path(prepared.path).rglob("*") if path.is_file())
-    staged = sum(path.stat().st_size for path in (tmp_path / "staging").iterdir() if path.suffix != ".parquet")
     assert found.estimate.set_bytes - 300_000 == pytest.approx(on_disk, rel=0.3)
-    assert found.estimate.peak_bytes - found.estimate.set_bytes == pytest.approx(staged, rel=0.3)
+    assert found.estimate.peak_bytes > 1.8 * on_disk
 
 
 def test_the_estimate_scales_with_the_accepted_records(tmp_path: Path) -> None:
