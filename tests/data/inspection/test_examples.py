@@ -22,7 +22,8 @@ from mlim_ray.data.inspection.examples import (
     rejected_example,
 )
 from mlim_ray.data.sources import resolve_prepare_config
-from tests.data.pictures import BAD, encoded, noise
+from tests.data.inspection.bad_pictures import BAD
+from tests.data.pictures import encoded, noise
 
 
 def rules(image_size: int, **knobs: object) -> CleaningRules:
