@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from mlim_ray.command_line.errors import PlainParser, plain_errors
 from mlim_ray.command_line.experiment import add_address_flags, address_of
+from mlim_ray.command_line.inspect_command import add_inspect_flags, run_inspect
 from mlim_ray.command_line.knob_help import WholeWordHelp
 from mlim_ray.command_line.knobs import add_knobs, apply_knobs
 from mlim_ray.config.prepare import SOURCES, PrepareConfig
 
 if TYPE_CHECKING:
-    from mlim_ray.pipelines.prepare import PrepareSummary
+    from mlim_ray.data.summary import PrepareSummary
 
 _TINY_IMAGE_SIZE = 32
 """Picture side of the model that a machine without a GPU trains: what `auto` means without a model."""
@@ -75,7 +76,8 @@ def _parser() -> PlainParser:
     verify.add_argument("set", metavar="SET", help="folder of a prepared set, local or s3://")
     verify.set_defaults(run=_verify)
     inspect = _command(commands, "inspect", "SOURCE", "show what SOURCE holds and which columns would be used")
-    inspect.set_defaults(run=_inspect)
+    add_inspect_flags(inspect)
+    inspect.set_defaults(run=partial(run_inspect, auto_image_size=_TINY_IMAGE_SIZE))
     return parser
 
 
@@ -103,26 +105,27 @@ def _prepare(parsed: argparse.Namespace) -> None:
 
     from mlim_ray.data.manifest import read_manifest
     from mlim_ray.data.sources import open_source, resolve_prepare_config
+    from mlim_ray.data.summary import present_summary
 
     base = read_manifest(parsed.out).config if parsed.append else PrepareConfig()
     config = resolve_prepare_config(apply_knobs(base, parsed), _TINY_IMAGE_SIZE)
     address = address_of(parsed)
-    open_source(parsed.source, config)  # a source that cannot be is refused before Ray starts
+    # Either way a source that cannot be is refused before Ray starts.
+    if parsed.append or parsed.overwrite:
+        open_source(parsed.source, config)
+    else:
+        present = present_summary(parsed.source, parsed.out, config, keep_rejected=parsed.keep_rejected)
+        if present is not None:
+            _tell(present, parsed)
+            return
 
-    from mlim_ray.pipelines.prepare import append, prepare, present_summary
+    from mlim_ray.pipelines.prepare import append, prepare
 
-    keep_rejected = parsed.keep_rejected
     if parsed.append:
         run = partial(append, parsed.source, parsed.out, config)
     else:
-        run = partial(
-            prepare, parsed.source, parsed.out, config, overwrite=parsed.overwrite, keep_rejected=keep_rejected
-        )
-        if not parsed.overwrite:
-            present = present_summary(parsed.source, parsed.out, config, keep_rejected=keep_rejected)
-            if present is not None:
-                _tell(present, parsed)
-                return
+        flags = {"overwrite": parsed.overwrite, "keep_rejected": parsed.keep_rejected}
+        run = partial(prepare, parsed.source, parsed.out, config, **flags)
     _tell(_on_ray(run, address, parsed), parsed)
 
 
@@ -171,20 +174,6 @@ def _tell(summary: "PrepareSummary", parsed: argparse.Namespace) -> None:
         say(line)
     if parsed.json:
         say_json(asdict(summary))
-
-
-def _inspect(parsed: argparse.Namespace) -> None:
-    config = apply_knobs(PrepareConfig(), parsed)
-
-    from mlim_ray.data.inspection import inspect
-    from mlim_ray.data.sources import resolve_prepare_config
-    from mlim_ray.reporting.progress import say, say_json
-
-    inspection = inspect(parsed.source, resolve_prepare_config(config, _TINY_IMAGE_SIZE))
-    for line in inspection.lines():
-        say(line)
-    if parsed.json:
-        say_json(asdict(inspection))
 
 
 def _summary_lines(summary: "PrepareSummary") -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +25,9 @@ SHARD_SCHEMA = pa.schema(
 )
 """Columns of a shard; token_ids and word_of_token have [CLS] and [SEP] and no padding."""
 
+_LARGE_GROUP_BYTES = 64_000_000
+_BUFFER_BYTES = 8 << 20
+
 
 def open_parquet(path: str, *, memory_map: bool = False) -> pq.ParquetFile:
     """The Parquet file at `path`, local or in S3. Raises ValueError if it is none, or damaged.
@@ -32,10 +36,22 @@ def open_parquet(path: str, *, memory_map: bool = False) -> pq.ParquetFile:
     """
     with reading(path):
         if storage.is_remote(path):
-            return pq.ParquetFile(storage.open_read(path), pre_buffer=True, page_checksum_verification=True)
+            return _open_remote(storage.open_read(path))
         if not storage.exists(path):
             raise storage.MissingPathError(f"cannot read {path}: it does not exist; check the path")
         return pq.ParquetFile(path, memory_map=memory_map, page_checksum_verification=True)
+
+
+def _open_remote(file: BinaryIO) -> pq.ParquetFile:
+    opened = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
+    metadata = opened.metadata
+    largest = max((metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)), default=0)
+    if largest <= _LARGE_GROUP_BYTES:
+        return opened
+    # Whole columns of a large row group would be fetched, and held, for its first record.
+    return pq.ParquetFile(
+        file, metadata=metadata, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
+    )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ work was spread; a run that was killed is continued by the same command.
 from __future__ import annotations
 
 from collections.abc import Callable, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import ray
 
@@ -20,46 +20,20 @@ from mlim_ray.data.destination import (
     check_apart,
     close_destination,
     open_destination,
-    present_set,
     refuse_foreign,
 )
+from mlim_ray.data.lease import Lease
 from mlim_ray.data.manifest import Manifest, manifest_sha256, read_manifest, write_manifest
 from mlim_ray.data.origin import Origin, no_files, portable, read_origin, write_origin
 from mlim_ray.data.requeue import open_repaired
 from mlim_ray.data.sources import Opened, open_new_files, open_with_files
-from mlim_ray.pipelines.preparation import Addition, Preparation, TooManyRejected
-from mlim_ray.training.lease import Lease
-
-__all__ = ["PrepareSummary", "TooManyRejected", "append", "prepare", "present_summary", "requeue"]
+from mlim_ray.data.summary import PrepareSummary, present_in, summary_of
+from mlim_ray.pipelines.preparation import Addition, Preparation
 
 OnProgress = Callable[[int, int], None]
 
 _FIXED_KNOBS = frozenset({"image_size", "image_encoding", "max_tokens", "vocabulary_size"})
 """what all records of a set share, however they are cleaned"""
-
-
-@dataclass(frozen=True)
-class PrepareSummary:
-    """What became of every record of the set: read = accepted + rejected + duplicates."""
-
-    source: str
-    out: str
-    read: int
-    accepted: int
-    rejected: int
-    duplicates: int
-    cut_texts: int
-    reasons: dict[str, int]
-    """rejected and duplicate records by reason, the commonest first"""
-    splits: dict[str, int]
-    columns: dict[str, str]
-    """role to column"""
-    generations: int
-    newly_accepted: int
-    """records that this run added"""
-    already_prepared: bool
-    continued: bool = False
-    """whether an earlier start of the same run had been stopped"""
 
 
 def prepare(
@@ -88,14 +62,14 @@ def prepare(
         ValueError: the source cannot be read, `out` holds something else, or Ray is not running.
         TooManyRejected: too large a share of the records was rejected.
     """
-    if not overwrite:
-        present = present_summary(source, out, config, keep_rejected=keep_rejected)
-        if present is not None:
-            return present
     opened = open_with_files(source, config)
     out = storage.absolute(out)
     check_apart(source, out)
     origin = Origin.of(opened, config, keep_rejected=keep_rejected)
+    if not overwrite:
+        present = present_in(out, origin)
+        if present is not None:
+            return present
     addition = Addition("prepare", opened.source, out, config, keep_rejected)
     return _run(addition, origin, on_progress, plan=origin.identity, keep_set=False)
 
@@ -116,7 +90,7 @@ def append(source: str, out: str, config: PrepareConfig, *, on_progress: OnProgr
     before = read_origin(out, len(manifest.generations))
     opened = open_new_files(source, config, before.files)
     if opened is None:
-        return _summary(manifest, out, newly_accepted=0, already_prepared=True)
+        return summary_of(manifest, out, newly_accepted=0, already_prepared=True)
     columns = opened.source.columns.by_role()
     if columns != manifest.columns:
         raise ValueError(
@@ -155,26 +129,6 @@ def requeue(
     return _run(addition, Origin("", "", no_files()), on_progress, plan=plan, keep_set=True)
 
 
-def present_summary(
-    source: str, out: str, config: PrepareConfig, *, keep_rejected: bool = False
-) -> PrepareSummary | None:
-    """What `prepare` gives where the set of this source and config is in `out` already, else None; needs no Ray.
-
-    Raises ValueError as `prepare` does.
-    """
-    opened = open_with_files(source, config)
-    out = storage.absolute(out)
-    check_apart(source, out)
-    manifest = present_set(out, Origin.of(opened, config, keep_rejected=keep_rejected))
-    if manifest is None:
-        return None
-    if storage.exists(storage.join(out, STAGING_FOLDER)):
-        # A run was killed after its last act, the manifest.
-        with Lease(out):
-            close_destination(out, manifest)
-    return _summary(manifest, out, newly_accepted=0, already_prepared=True)
-
-
 def _run(
     addition: Addition, origin: Origin, on_progress: OnProgress | None, *, plan: str, keep_set: bool
 ) -> PrepareSummary:
@@ -196,7 +150,7 @@ def _run(
         write_origin(out, len(manifest.generations) - 1, origin)
         write_manifest(out, manifest)
         close_destination(out, manifest)
-    summary = _summary(manifest, out, newly_accepted=manifest.generations[-1].accepted, already_prepared=False)
+    summary = summary_of(manifest, out, newly_accepted=manifest.generations[-1].accepted, already_prepared=False)
     return replace(summary, continued=continued)
 
 
@@ -208,22 +162,3 @@ def _check_same_config(manifest: Manifest, config: PrepareConfig, out: str, knob
                 f"--{knob.replace('_', '-')}: given {value}, and the set in {out} was prepared with {stored[knob]}; "
                 "leave it out, or prepare another set"
             )
-
-
-def _summary(manifest: Manifest, out: str, *, newly_accepted: int, already_prepared: bool) -> PrepareSummary:
-    counts = manifest.counts
-    return PrepareSummary(
-        source=manifest.generations[0].source,
-        out=out,
-        read=counts.read,
-        accepted=counts.accepted,
-        rejected=counts.rejected,
-        duplicates=counts.duplicates,
-        cut_texts=counts.cut_texts,
-        reasons=counts.reasons,
-        splits={name: split.num_records for name, split in manifest.splits.items()},
-        columns=manifest.columns,
-        generations=len(manifest.generations),
-        newly_accepted=newly_accepted,
-        already_prepared=already_prepared,
-    )

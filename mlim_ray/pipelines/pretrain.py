@@ -15,6 +15,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from mlim_ray.config import PretrainConfig
 from mlim_ray.config.files import write_config
 from mlim_ray.data import storage
+from mlim_ray.data.lease import Lease
 from mlim_ray.evaluation.evaluation import Evaluation, paper_figures
 from mlim_ray.pipelines.cluster import Cluster, connect
 from mlim_ray.pipelines.feed import put_resident
@@ -26,7 +27,6 @@ from mlim_ray.pipelines.setting import Setting, check_places, open_setting, ray_
 from mlim_ray.pipelines.train_worker import WorkerJob, train_worker
 from mlim_ray.reporting.progress import Stage, say, table
 from mlim_ray.reporting.run_page import render_run_page
-from mlim_ray.training.lease import Lease
 from mlim_ray.training.metrics import read_metrics
 from mlim_ray.training.run_folder import RunFolder, claim_folder
 

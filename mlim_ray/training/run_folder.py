@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mlim_ray.data import storage
+from mlim_ray.data.lease import refuse_if_owned
 from mlim_ray.training.checkpoint import CheckpointStore
-from mlim_ray.training.lease import refuse_if_owned
 
 _CONFIG = "config.yaml"
 _RUNS = Path("runs")

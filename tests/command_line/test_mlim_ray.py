@@ -273,7 +273,7 @@ def test_inspect_shows_the_roles_of_real_columns(
     found = json.loads(last)
     assert found["columns"] == ROLES
     assert (found["num_records"], found["num_accepted"], found["reasons"]) == (64, 64, {})
-    assert next(iter(found["image_kinds"])) == picture
+    assert next(iter(found["pictures"]["kinds"])) == picture
     (columns,) = (line for line in lines if line.startswith("columns"))
     for role, column in ROLES.items():
         assert f"{column} ({found['column_types'][column]}, used as {role})" in columns

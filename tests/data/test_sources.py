@@ -275,8 +275,6 @@ def test_real_sets_are_inspected(shared_data: Path, name: str, num_records: int,
         "split": "split",
     }
     assert set(found.splits) == {"train", "val", "test"} and len(found.labels) >= num_labels - 3
-    text = "\n".join(found.lines())
-    assert f"{num_records:,} records" in text and "image (binary, used as image)" in text
 
 
 def test_inspection_says_what_would_be_rejected(tmp_path: Path) -> None:
@@ -285,4 +283,3 @@ def test_inspection_says_what_would_be_rejected(tmp_path: Path) -> None:
     found = inspect(str(tmp_path), CONFIG)
     assert found.num_accepted == 1
     assert found.reasons == {"missing_picture": 1, "unreadable_picture": 1, "empty_text": 1}
-    assert found.lines()[-1].startswith("rejected  3 of 4: ")

@@ -15,8 +15,10 @@ from PIL import Image
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.sources import resolve_prepare_config
+from mlim_ray.data.summary import PrepareSummary
 from mlim_ray.pipelines.ordered_map import map_in_order
-from mlim_ray.pipelines.prepare import PrepareSummary, TooManyRejected, prepare
+from mlim_ray.pipelines.preparation import TooManyRejected
+from mlim_ray.pipelines.prepare import prepare
 from tests.data.pictures import encoded, noise
 from tests.data.rejected import rejected_pictures
 

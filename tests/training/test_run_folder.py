@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlim_ray.training.lease import Lease
+from mlim_ray.data.lease import Lease
 from mlim_ray.training.run_folder import RunFolder, claim_folder
 
 

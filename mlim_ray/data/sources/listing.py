@@ -22,6 +22,8 @@ FILES_SCHEMA = pa.schema([("file", pa.large_binary()), ("num_bytes", pa.int64())
 """Files as a table; names are bytes because a file system may hold any."""
 
 _CHUNK_FILES = 65_536
+# Of a folder; that of a file is an ETag or a number.
+_FOLDER_STAMP = re.compile(r"(\d+) files [0-9a-f]{64}$")
 _SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,9}(?:\.gz)?$")
 # A name such as `shoe.red` ends in a suffix too; beyond so many different ones none of them means anything.
 _MOST_SUFFIXES = 256
@@ -144,6 +146,12 @@ class Listing:
         if num_files:
             found.append((f"{prefix}{folder}/", total, f"{num_files} files {digest.hexdigest()}"))
         return found
+
+
+def num_files(identity: Identity) -> int:
+    """The number of files that an identity stands for."""
+    counts = [_FOLDER_STAMP.match(stamp) for _, _, stamp in identity]
+    return sum(1 if count is None else int(count[1]) for count in counts)
 
 
 def to_text(name: bytes) -> str:

@@ -11,6 +11,7 @@ from ray import tune
 from mlim_ray.config import SearchRunConfig
 from mlim_ray.config.files import write_best, write_config
 from mlim_ray.data import storage
+from mlim_ray.data.lease import Lease
 from mlim_ray.evaluation.evaluation import paper_figures
 from mlim_ray.pipelines.cluster import Cluster, connect
 from mlim_ray.pipelines.feed import put_resident
@@ -33,7 +34,6 @@ from mlim_ray.reporting.figures import Search
 from mlim_ray.reporting.progress import Stage, say, table
 from mlim_ray.reporting.search_page import render_search_page
 from mlim_ray.reporting.verdict import judge
-from mlim_ray.training.lease import Lease
 from mlim_ray.training.run_folder import RunFolder, claim_folder
 
 EXPERIMENT = "tune_mam"

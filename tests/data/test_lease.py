@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from mlim_ray.training.lease import EXPIRES_S, Lease
+from mlim_ray.data.lease import EXPIRES_S, Lease
 
 HOLD = """
 import sys
-from mlim_ray.training.lease import Lease
+from mlim_ray.data.lease import Lease
 with Lease(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.readline()
