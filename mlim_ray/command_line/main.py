@@ -73,8 +73,10 @@ def _prepare(parsed: argparse.Namespace) -> None:
         if not getattr(parsed, name).strip():
             raise ValueError(f"{name.upper()}: given nothing, expected a path; name the {name} of the records")
 
+    from mlim_ray.data.contact import check_readable, check_writable
     from mlim_ray.data.sources import open_source, resolve_prepare_config
 
+    check_readable(parsed.source, parsed.out, config.image_folder, config.tokenizer)
     config = resolve_prepare_config(config, _TINY_IMAGE_SIZE)
     open_source(parsed.source, config)  # a source that cannot be is refused before Ray starts
 
@@ -84,6 +86,7 @@ def _prepare(parsed: argparse.Namespace) -> None:
 
     summary = None if parsed.overwrite else present_summary(parsed.source, parsed.out, config)
     if summary is None:
+        check_writable(parsed.out)
         with connect(address, dashboard=not parsed.no_dashboard) as cluster:
             if cluster.dashboard_url:
                 say(cluster.dashboard_line)
@@ -104,10 +107,12 @@ def _prepare(parsed: argparse.Namespace) -> None:
 def _inspect(parsed: argparse.Namespace) -> None:
     config = apply_knobs(PrepareConfig(), parsed)
 
+    from mlim_ray.data.contact import check_readable
     from mlim_ray.data.inspection import inspect
     from mlim_ray.data.sources import resolve_prepare_config
     from mlim_ray.reporting.progress import say, say_json
 
+    check_readable(parsed.source, config.image_folder, config.tokenizer)
     inspection = inspect(parsed.source, resolve_prepare_config(config, _TINY_IMAGE_SIZE))
     for line in inspection.lines():
         say(line)

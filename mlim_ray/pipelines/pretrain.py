@@ -13,13 +13,15 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from mlim_ray.config import PretrainConfig
-from mlim_ray.config.files import write_config
+from mlim_ray.config.files import config_text
 from mlim_ray.data import storage
+from mlim_ray.data.contact import check_writable
 from mlim_ray.evaluation.evaluation import Evaluation, paper_figures
 from mlim_ray.pipelines.cluster import Cluster, connect
 from mlim_ray.pipelines.feed import put_resident
 from mlim_ray.pipelines.measure import Measured, gpu_options, make_yardstick, measure
-from mlim_ray.pipelines.plan import check_run, describe_run
+from mlim_ray.pipelines.plan import check_contact, check_run, describe_run
+from mlim_ray.pipelines.ray_files import ray_storage
 from mlim_ray.pipelines.request import RunRequest
 from mlim_ray.pipelines.resources import WorkerPlan, plan_run
 from mlim_ray.pipelines.setting import Setting, check_places, open_setting, ray_folder
@@ -43,9 +45,11 @@ def pretrain(request: RunRequest[PretrainConfig]) -> dict[str, Any]:
     Raises:
         ValueError: the request cannot be met; nothing was started.
     """
+    check_contact(request)
     if request.dry_run:
         return describe_run(request)
     check_run(request)
+    check_writable(request.out)
     folder = claim_folder(request.out, EXPERIMENT, resume=request.resume, overwrite=request.overwrite)
     if request.resume and folder.is_finished:
         say(f"{folder.path} is finished already; its page: {folder.file('report.html')}")
@@ -68,7 +72,7 @@ def pretrain(request: RunRequest[PretrainConfig]) -> dict[str, Any]:
 def _begin(
     folder: RunFolder, request: RunRequest[PretrainConfig], setting: Setting[PretrainConfig], plan: WorkerPlan
 ) -> None:
-    write_config(folder.file("config.yaml"), setting.config)
+    folder.write_text("config.yaml", config_text(setting.config))
     folder.write_json(
         "environment.json",
         setting.environment(request, num_workers=plan.num_workers, threads_per_worker=plan.threads_per_worker),
@@ -91,7 +95,7 @@ def _train(folder: RunFolder, setting: Setting[PretrainConfig], plan: WorkerPlan
         ),
         run_config=ray.train.RunConfig(
             name=EXPERIMENT,
-            storage_path=ray_folder(folder),
+            **ray_storage(ray_folder(folder)),
             failure_config=ray.train.FailureConfig(max_failures=_MAX_WORKER_FAILURES, controller_failure_limit=2),
         ),
     )
