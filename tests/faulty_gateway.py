@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 Fault = Literal["503", "500", "reset", "cut", "garbled", "lost", "403"]
-"""an answer of S3's own kind; no answer; half an answer; the request's body changed on its way; an answer that is lost"""
+"""an answer of S3's own kind; no answer; half an answer; a body changed on its way; an answer that is lost"""
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,9 @@ def _handler(gateway: FaultyGateway) -> type[BaseHTTPRequestHandler]:
 
         def _forward(self) -> None:
             headers = dict(self.headers.items())
+            # Answered already, by the base class.
+            headers.pop("Expect", None)
             fault = gateway.note(self.command, self.path, headers)
-            if headers.get("Expect"):
-                self.send_response_only(100)
-                self.end_headers()
             body = self.rfile.read(int(headers.get("Content-Length", 0)))
             if fault == "garbled" and body:
                 body = bytes([body[0] ^ 1]) + body[1:]
@@ -88,7 +87,7 @@ def _handler(gateway: FaultyGateway) -> type[BaseHTTPRequestHandler]:
                 self._refuse(int(fault))
                 return
             server = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)
-            server.request(self.command, self.path, body or None, {**headers, "Expect": ""})
+            server.request(self.command, self.path, body or None, headers)
             answer = server.getresponse()
             content = answer.read()
             server.close()
@@ -116,7 +115,7 @@ def _handler(gateway: FaultyGateway) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _forward  # noqa: N815
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _forward
 
         def log_message(self, format: str, *arguments: object) -> None:
             """Nothing: `requests` has them."""

@@ -31,7 +31,7 @@ _PLAIN_FILTERS = (
     "symlink",
 )
 _FILTERS = {
-    "s3api": "location = us-east-1\nmax_upload_part_num = 10000",
+    "s3api": "location = us-east-1\nmax_upload_part_num = 10000\nmax_bucket_listing = 50",
     "versioned_writes": "allow_object_versioning = true",
     **dict.fromkeys(_PLAIN_FILTERS, ""),
 }

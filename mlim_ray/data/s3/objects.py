@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -140,7 +141,8 @@ def _read(path: str, start: int, length: int | None, etag: str | None) -> bytes:
         try:
             answer = client().get_object(**options)
             expected = str(answer["ETag"]).strip('"')
-            with answer["Body"] as body:
+            # As a context the body would hand out its raw stream, which takes a cut answer for a whole one.
+            with closing(answer["Body"]) as body:
                 while piece := body.read(_PIECE_BYTES):
                     pieces.append(piece)
                     num_read += len(piece)
