@@ -65,7 +65,7 @@ class ObjectStore:
         self.stop()
 
     def start(self, service: str) -> None:
-        """Start one of SERVICES; for a test that killed it, again."""
+        """Start one of SERVICES."""
         with open(self.folder / f"{service}.log", "ab") as log:
             self.processes[service] = subprocess.Popen(
                 [self.python.parent / f"swift-{service}-server", self.folder / f"{service}-server.conf"],
@@ -100,11 +100,15 @@ class ObjectStore:
             path.write_text(before)
             self.restart("object")
 
+    def revive(self, service: str) -> None:
+        """Start one of SERVICES that was killed; it answers when this returns."""
+        self.start(service)
+        self._wait_for_answers()
+
     def restart(self, service: str) -> None:
         """End one of SERVICES and start it again; it answers when this returns."""
         self.kill(service)
-        self.start(service)
-        self._wait_for_answers()
+        self.revive(service)
 
     def stop(self) -> None:
         """End the servers that this object started."""

@@ -14,7 +14,7 @@ from mlim_ray.config.files import MOST_BYTES, parse_config
 from mlim_ray.config.run import PretrainConfig, SearchRunConfig
 from mlim_ray.config.wording import shown
 from mlim_ray.data import storage
-from mlim_ray.data.contact import check_readable
+from mlim_ray.data.contact import check_readable, check_writable
 from mlim_ray.pipelines.request import RunRequest
 
 DEFAULT_DATA = "generated:10000"
@@ -133,10 +133,15 @@ def _request(config: Config, parsed: argparse.Namespace, num_workers: int) -> Ru
         raise ValueError("--resume and --overwrite are both given, expected at most one; leave one out")
     if parsed.resume and parsed.out is None:
         raise ValueError("--resume: given no run folder, expected one to continue; name it with --out DIR")
+    data = _not_empty("--data", _data(parsed))
+    out = None if parsed.out is None else _not_empty("--out", parsed.out)
+    check_readable(data, config.prepare.image_folder, config.prepare.tokenizer)
+    if not parsed.dry_run:
+        check_writable(out)
     return RunRequest(
         config=config,
-        data=_not_empty("--data", _data(parsed)),
-        out=None if parsed.out is None else _not_empty("--out", parsed.out),
+        data=data,
+        out=out,
         address=address_of(parsed),
         num_workers=num_workers,
         resume=parsed.resume,

@@ -14,7 +14,6 @@ import torch
 from mlim_ray.config import PrepareConfig, PretrainConfig, SearchRunConfig
 from mlim_ray.config.files import config_text
 from mlim_ray.data import storage
-from mlim_ray.data.contact import check_readable
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.shards import row_group_records
 from mlim_ray.data.sources import open_source, resolve_prepare_config
@@ -71,12 +70,6 @@ def describe_search(request: RunRequest[SearchRunConfig]) -> dict[str, object]:
         levels = ", ".join(f"{rung:,}" for rung in config.search.rungs)
         say(f"trials: {config.search.num_trials} of at most {num_steps:,} steps, compared at {levels} records")
         return _close(folder, records, plan, cluster, num_steps)
-
-
-def check_contact(request: RunRequest[Config]) -> None:
-    """Raise StorageError, within seconds, where S3 does not let us read what `request` names."""
-    prepare = request.config.prepare
-    check_readable(request.out, request.data, prepare.image_folder, prepare.tokenizer)
 
 
 def check_run(request: RunRequest[PretrainConfig]) -> None:

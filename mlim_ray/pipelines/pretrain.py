@@ -15,12 +15,11 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from mlim_ray.config import PretrainConfig
 from mlim_ray.config.files import config_text
 from mlim_ray.data import storage
-from mlim_ray.data.contact import check_writable
 from mlim_ray.evaluation.evaluation import Evaluation, paper_figures
 from mlim_ray.pipelines.cluster import Cluster, connect
 from mlim_ray.pipelines.feed import put_resident
 from mlim_ray.pipelines.measure import Measured, gpu_options, make_yardstick, measure
-from mlim_ray.pipelines.plan import check_contact, check_run, describe_run
+from mlim_ray.pipelines.plan import check_run, describe_run
 from mlim_ray.pipelines.ray_files import ray_storage
 from mlim_ray.pipelines.request import RunRequest
 from mlim_ray.pipelines.resources import WorkerPlan, plan_run
@@ -45,11 +44,9 @@ def pretrain(request: RunRequest[PretrainConfig]) -> dict[str, Any]:
     Raises:
         ValueError: the request cannot be met; nothing was started.
     """
-    check_contact(request)
     if request.dry_run:
         return describe_run(request)
     check_run(request)
-    check_writable(request.out)
     folder = claim_folder(request.out, EXPERIMENT, resume=request.resume, overwrite=request.overwrite)
     if request.resume and folder.is_finished:
         say(f"{folder.path} is finished already; its page: {folder.file('report.html')}")

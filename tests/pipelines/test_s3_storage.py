@@ -142,8 +142,8 @@ def test_every_object_is_right_however_often_requests_fail(
     def choose(method: str, path: str) -> Fault | None:
         return draw.choice(kinds) if draw.random() < 0.2 else None  # type: ignore[return-value]
 
-    contents = {f"small/{number:03d}": LARGE[number * 1000 :][: number * 700] for number in range(120)}
-    contents |= {f"large/{number}": LARGE[number * 1000 :][: 34 << 20] for number in range(2)}
+    contents = {f"small/{number:03d}": LARGE[number * 1000 :][: number * 700] for number in range(60)}
+    contents |= {f"large/{number}": LARGE[number * 1000 :][: 33 << 20] for number in range(1)}
     with FaultyGateway(object_store.port, choose) as gateway:
         monkeypatch.setenv("AWS_ENDPOINT_URL", gateway.url)
         with ThreadPoolExecutor(16) as pool:
@@ -152,15 +152,13 @@ def test_every_object_is_right_however_often_requests_fail(
                 zip(contents, pool.map(lambda name: storage.read_bytes(f"{bucket}/{name}"), contents), strict=True)
             )
         listed = [file.relative for file in storage.list_files(bucket)]
-        assert set(gateway.faults) == set(kinds) and len(gateway.faults) > 40
+        assert set(gateway.faults) == set(kinds) and len(gateway.faults) > 25
         storage.remove_tree(f"{bucket}/small")
     assert read == contents and listed == sorted(contents)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{object_store.port}")
     monkeypatch.setattr("mlim_ray.data.s3.client._clients", {})
     assert storage.list_names(bucket) == ["large"]
-    assert [storage.sha256(f"{bucket}/large/{n}") for n in range(2)] == [
-        storage.sha256_of(contents[f"large/{n}"]) for n in range(2)
-    ]
+    assert storage.sha256(f"{bucket}/large/0") == storage.sha256_of(contents["large/0"])
     # An upload whose first answer was lost is dropped by the next janitor.
     storage.abort_unfinished_uploads(bucket)
     assert unfinished(bucket) == 0
@@ -305,7 +303,7 @@ def test_ray_writes_through_the_same_storage(bucket: str, tmp_path: Path, object
         (tmp_path / "from" / name).write_text(name)
     object_store.kill("object")
     # Within its second pyarrow itself would have given up.
-    restart = threading.Timer(4, lambda: object_store.start("object"))
+    restart = threading.Timer(4, lambda: object_store.revive("object"))
     restart.start()
     pyarrow.fs.copy_files(str(tmp_path / "from"), f"{folder}/x", destination_filesystem=files)
     restart.join()

@@ -17,8 +17,8 @@ from mlim_ray.data.storage_error import MissingPathError, StorageError
 _MENDS = {
     "InvalidAccessKeyId": ("the access key is not known there", "check AWS_ACCESS_KEY_ID, or the profile"),
     "SignatureDoesNotMatch": (
-        "the secret does not fit the access key",
-        "check AWS_SECRET_ACCESS_KEY, or the profile",
+        "the secret does not fit the access key, or there is no such key",
+        "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile",
     ),
     "ExpiredToken": ("the credentials have expired", "renew them"),
     "InvalidToken": ("the session token is not valid", "renew it, or unset AWS_SESSION_TOKEN"),

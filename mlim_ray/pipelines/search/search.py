@@ -11,12 +11,11 @@ from ray import tune
 from mlim_ray.config import SearchRunConfig
 from mlim_ray.config.files import best_text, config_text
 from mlim_ray.data import storage
-from mlim_ray.data.contact import check_writable
 from mlim_ray.evaluation.evaluation import paper_figures
 from mlim_ray.pipelines.cluster import Cluster, connect
 from mlim_ray.pipelines.feed import put_resident
 from mlim_ray.pipelines.measure import Measured, Yardstick, gpu_options, make_yardstick, measure
-from mlim_ray.pipelines.plan import check_contact, check_search, describe_search
+from mlim_ray.pipelines.plan import check_search, describe_search
 from mlim_ray.pipelines.ray_files import ray_storage
 from mlim_ray.pipelines.request import RunRequest
 from mlim_ray.pipelines.resources import WorkerPlan, plan_search
@@ -48,11 +47,9 @@ def search(request: RunRequest[SearchRunConfig]) -> dict[str, Any]:
     Raises:
         ValueError: the request cannot be met; nothing was started.
     """
-    check_contact(request)
     if request.dry_run:
         return describe_search(request)
     check_search(request)
-    check_writable(request.out)
     folder = claim_folder(request.out, EXPERIMENT, resume=request.resume, overwrite=request.overwrite)
     if request.resume and folder.is_finished:
         say(f"{folder.path} is finished already; its page: {folder.file('report.html')}")
