@@ -5,6 +5,7 @@ Each test asserts that its fault was really met.
 
 import io
 import os
+import secrets
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data import storage
 from mlim_ray.data.contact import check_writable
 from mlim_ray.data.prepared import PreparedSet
+from mlim_ray.data.s3.client import client
 from mlim_ray.data.sources import resolve_prepare_config
 from mlim_ray.pipelines.prepare import prepare
 from mlim_ray.training.checkpoint import CheckpointStore
@@ -33,9 +35,11 @@ CONFIG = resolve_prepare_config(PrepareConfig(vocabulary_size=200, max_rejected_
 EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "pretrain.py"
 
 
-@pytest.fixture
-def source(bucket: str) -> str:
+@pytest.fixture(scope="module")
+def source(object_store: ObjectStore) -> str:
     """300 records in three files, a tenth of them damaged."""
+    bucket = f"s3://source-{secrets.token_hex(6)}"
+    client().create_bucket(Bucket=bucket.removeprefix("s3://"))
     for number in range(3):
         rows = range(100 * number, 100 * (number + 1))
         images = [encoded(noise(20, 20, row)) if row % 10 else b"" for row in rows]
@@ -44,6 +48,14 @@ def source(bucket: str) -> str:
         pq.write_table(table, sink)
         storage.write_bytes_atomically(f"{bucket}/in/{number}.parquet", sink.getvalue())
     return f"{bucket}/in"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(source: str, local_ray: None) -> dict[str, str]:
+    """The files that `prepare` makes of it, and their sha256."""
+    out = f"{storage.parent(source)}/undisturbed"
+    prepare(source, out, CONFIG)
+    return contents(out)
 
 
 def contents(out: str) -> dict[str, str]:
@@ -62,9 +74,9 @@ def once(act: Callable[[], None]) -> Callable[[int, int], None]:
     return on_progress
 
 
-@pytest.mark.usefixtures("local_ray")
-def test_a_server_that_is_dead_for_20_s_changes_nothing(bucket: str, source: str, object_store: ObjectStore) -> None:
-    prepare(source, f"{bucket}/undisturbed", CONFIG)
+def test_a_server_that_is_dead_for_20_s_changes_nothing(
+    bucket: str, source: str, object_store: ObjectStore, undisturbed: dict[str, str]
+) -> None:
     is_back = threading.Event()
 
     def come_back() -> None:
@@ -83,17 +95,15 @@ def test_a_server_that_is_dead_for_20_s_changes_nothing(bucket: str, source: str
     # The end was not reached before the server was back.
     assert is_back.is_set()
     restart.join()
-    assert contents(f"{bucket}/disturbed") == contents(f"{bucket}/undisturbed")
+    assert contents(f"{bucket}/disturbed") == undisturbed
     PreparedSet.open(f"{bucket}/disturbed").verify()
 
 
-@pytest.mark.usefixtures("local_ray")
 @pytest.mark.torture
 @pytest.mark.parametrize("seed", range(5))
 def test_a_server_that_dies_at_any_moment_changes_nothing(
-    bucket: str, source: str, object_store: ObjectStore, seed: int
+    bucket: str, source: str, object_store: ObjectStore, undisturbed: dict[str, str], seed: int
 ) -> None:
-    prepare(source, f"{bucket}/undisturbed", CONFIG)
     delay_s, service = np.random.default_rng(seed).random() * 2, SERVICES[seed % len(SERVICES)]
     restart = threading.Timer(delay_s + 20, lambda: object_store.revive(service))
     death = threading.Timer(delay_s, lambda: object_store.kill(service))
@@ -102,10 +112,9 @@ def test_a_server_that_dies_at_any_moment_changes_nothing(
     prepare(source, f"{bucket}/disturbed", CONFIG)
     assert not death.is_alive()
     restart.join()
-    assert contents(f"{bucket}/disturbed") == contents(f"{bucket}/undisturbed")
+    assert contents(f"{bucket}/disturbed") == undisturbed
 
 
-@pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize(
     ("service", "seconds"),
     [
@@ -114,9 +123,8 @@ def test_a_server_that_dies_at_any_moment_changes_nothing(
     ],
 )
 def test_a_server_that_stands_still_changes_nothing(
-    bucket: str, source: str, object_store: ObjectStore, service: str, seconds: float
+    bucket: str, source: str, object_store: ObjectStore, undisturbed: dict[str, str], service: str, seconds: float
 ) -> None:
-    prepare(source, f"{bucket}/undisturbed", CONFIG)
     stopped, moved = threading.Event(), threading.Event()
 
     def stand_still() -> None:
@@ -135,7 +143,7 @@ def test_a_server_that_stands_still_changes_nothing(
     # The end was not reached before the server moved again.
     assert stopped.is_set() and moved.is_set()
     still.join()
-    assert contents(f"{bucket}/disturbed") == contents(f"{bucket}/undisturbed")
+    assert contents(f"{bucket}/disturbed") == undisturbed
 
 
 PREPARE = """
