@@ -12,7 +12,7 @@ import pytest
 
 from mlim_ray.data import storage
 from mlim_ray.training.checkpoint import CheckpointStore
-from mlim_ray.training.metrics import read_metrics
+from mlim_ray.training.metrics import MetricsWriter, read_metrics
 
 pytestmark = pytest.mark.cluster
 
@@ -62,3 +62,21 @@ def test_a_run_in_a_bucket_keeps_the_contract_of_the_run_folder_and_every_secret
         for secret in s3_settings[1:]:
             assert secret.encode() not in content, where
     assert list(tmp_path.iterdir()) == []
+
+
+def test_metrics_in_a_bucket_hold_each_step_once_and_only_what_their_index_names(bucket: str) -> None:
+    run = f"{bucket}/run"
+    assert read_metrics(run) == []
+    for start, stop, attempt in ((0, 8, "first"), (5, 7, "second"), (6, 9, "third")):
+        writer = MetricsWriter(run, start)
+        for step in range(start + 1, stop + 1):
+            writer.write({"step": step, "attempt": attempt})
+            if step % 2:
+                writer.flush()
+        writer.flush()
+    storage.write_bytes_atomically(f"{run}/metrics/000099-0000000009.jsonl", b'{"step": 10, "attempt": "killed"}\n')
+    assert [(line["step"], line["attempt"]) for line in read_metrics(run)] == [
+        *((step, "first") for step in range(1, 6)),
+        (6, "second"),
+        *((step, "third") for step in range(7, 10)),
+    ]

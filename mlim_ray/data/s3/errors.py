@@ -34,6 +34,7 @@ _CREDENTIALS = (
     exceptions.CredentialRetrievalError,
     exceptions.ProfileNotFound,
 )
+_USER = re.compile(r"//[^/@\s]*@")
 _KEY_ID = re.compile(r"\b[A-Z0-9]{16,128}\b")
 
 
@@ -97,6 +98,6 @@ def _one_line(error: Exception) -> str:
 
 
 def _without_key(text: str) -> str:
-    """Some servers repeat the access key in their answers."""
+    """Some servers repeat the access key in their answers, and botocore the endpoint's address in its errors."""
     key = os.environ.get("AWS_ACCESS_KEY_ID")
-    return _KEY_ID.sub("***", text.replace(key, "***") if key else text)
+    return _KEY_ID.sub("***", _USER.sub("//", text.replace(key, "***") if key else text))
