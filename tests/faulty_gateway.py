@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Literal, Self
 
-Fault = Literal["503", "500", "reset", "cut", "garbled", "lost", "403"]
+Fault = Literal["503", "500", "reset", "cut", "garbled", "lost", "403", "404"]
 """an answer of S3's own kind; no answer; half an answer; a body changed on its way; an answer that is lost"""
 
 
@@ -83,7 +83,7 @@ def _handler(gateway: FaultyGateway) -> type[BaseHTTPRequestHandler]:
             if fault == "reset":
                 self.close_connection = True
                 return
-            if fault in {"503", "500", "403"}:
+            if fault in {"503", "500", "403", "404"}:
                 self._refuse(int(fault))
                 return
             server = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)
@@ -108,7 +108,7 @@ def _handler(gateway: FaultyGateway) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(content)
 
         def _refuse(self, status: int) -> None:
-            code = {503: "SlowDown", 500: "InternalError", 403: "AccessDenied"}[status]
+            code = {503: "SlowDown", 500: "InternalError", 403: "AccessDenied", 404: "NoSuchUpload"}[status]
             content = b"" if self.command == "HEAD" else f"<Error><Code>{code}</Code></Error>".encode()
             self.send_response_only(status)
             self.send_header("Content-Length", str(len(content)))

@@ -29,6 +29,9 @@ STAND_INS = {
     "my_catalogue/": GENERATED,
     "prepared/": GENERATED,
     "runs/tune_mam-001/best.yaml": BEST,
+    "s3://shop/catalogue": GENERATED,
+    "s3://shop/sets/catalogue": GENERATED,
+    "s3://shop/runs/first": "runs/first",
 }
 """What a page names and a clone has not: a reader's own records, and what an earlier command on the page wrote."""
 

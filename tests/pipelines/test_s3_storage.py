@@ -176,6 +176,22 @@ def test_an_upload_that_fails_leaves_nothing(
         assert storage.read_bytes(f"{bucket}/file") == b"old" and unfinished(bucket) == 0
 
 
+def test_an_upload_whose_last_answer_is_lost_is_not_taken_for_a_failed_one(
+    bucket: str, object_store: ObjectStore, own_client: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some servers forget an upload once it has ended."""
+    faults: list[Fault] = ["404", "lost"]
+
+    def choose(method: str, path: str) -> Fault | None:
+        return faults.pop() if faults and method == "POST" and "uploadId=" in path else None
+
+    with FaultyGateway(object_store.port, choose) as gateway:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", gateway.url)
+        storage.write_bytes_atomically(f"{bucket}/file", LARGE)
+        assert gateway.faults == ["lost", "404"]
+        assert storage.sha256(f"{bucket}/file") == storage.sha256_of(LARGE) and unfinished(bucket) == 0
+
+
 def test_an_upload_whose_writer_is_killed_is_never_seen_and_can_be_dropped(
     bucket: str, object_store: ObjectStore
 ) -> None:
