@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 # Errors only: a second index or an old pip must not clutter the first screen that somebody sees.
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input $(PIP_ARGS) -c constraints.txt
 
-.PHONY: help setup setup-dev tune test test-core check format clean
+.PHONY: help setup setup-dev tune test test-core torture check format clean
 
 help: ## show this list
 	@echo "mlim_ray: pre-training on image-text catalogues, tuned on Ray"
@@ -39,14 +39,17 @@ tune: setup ## search the best masking on a generated catalogue (or ARGS="--data
 # pytest's exit code 5 says that no test was selected: no failure as long as the other half had one.
 test: setup-dev ## all tests: first those without Ray, then those with it
 	@core=0; cluster=0; \
-	echo "== core tests"; $(BIN)/python -m pytest -m "not cluster" $(ARGS) || core=$$?; \
-	echo "== cluster tests"; $(BIN)/python -m pytest -m cluster $(ARGS) || cluster=$$?; \
+	echo "== core tests"; $(BIN)/python -m pytest -m "not cluster and not torture" $(ARGS) || core=$$?; \
+	echo "== cluster tests"; $(BIN)/python -m pytest -m "cluster and not torture" $(ARGS) || cluster=$$?; \
 	say() { case $$1 in 0) echo passed;; 5) echo "none selected";; *) echo "FAILED (pytest exit code $$1)";; esac; }; \
 	echo "== core tests: $$(say $$core); cluster tests: $$(say $$cluster)"; \
 	case "$$core $$cluster" in "0 0"|"0 5"|"5 0") exit 0;; *) exit 1;; esac
 
 test-core: setup-dev ## the quick tests, which start no Ray
-	@$(BIN)/python -m pytest -m "not cluster and not slow" $(ARGS)
+	@$(BIN)/python -m pytest -m "not cluster and not slow and not torture" $(ARGS)
+
+torture: setup-dev ## what servers and processes do to us, many times over: about an hour
+	@$(BIN)/python -m pytest -m torture $(ARGS)
 
 check: setup-dev ## formatting, lint, types and layers; all four are always reported
 	@status=0; \

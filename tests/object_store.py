@@ -3,11 +3,14 @@
 import getpass
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
 import time
 import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +19,7 @@ SWIFT = "swift==2.38.3"
 SERVICES = ("account", "container", "object", "proxy")
 START_S = 30.0
 
+_NO_RESERVE = "disable_fallocate = true\n"
 _PLAIN_FILTERS = (
     "catch_errors",
     "gatekeeper",
@@ -53,12 +57,7 @@ class ObjectStore:
         self._configure()
         for service in SERVICES:
             self.start(service)
-        deadline = time.monotonic() + START_S
-        while not self._answers():
-            if time.monotonic() > deadline:
-                self.stop()
-                raise TimeoutError(f"Swift did not answer within {START_S:.0f} s; its logs lie in {self.folder}")
-            time.sleep(0.05)
+        self._wait_for_answers()
         return self
 
     def __exit__(
@@ -67,13 +66,50 @@ class ObjectStore:
         self.stop()
 
     def start(self, service: str) -> None:
-        """Start one of SERVICES; for a test that killed it, again."""
+        """Start one of SERVICES."""
         with open(self.folder / f"{service}.log", "ab") as log:
             self.processes[service] = subprocess.Popen(
                 [self.python.parent / f"swift-{service}-server", self.folder / f"{service}-server.conf"],
                 stdout=log,
                 stderr=log,
             )
+
+    def kill(self, service: str) -> None:
+        """End one of SERVICES at once, as a crash of its machine would."""
+        self.processes[service].kill()
+        self.processes[service].wait()
+
+    @contextmanager
+    def suspended(self, service: str) -> Iterator[None]:
+        """One of SERVICES accepts connections and does nothing until the block ends."""
+        self.processes[service].send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.processes[service].send_signal(signal.SIGCONT)
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """The disk takes nothing more until the block ends; what is on it can be read."""
+        path = self.folder / "object-server.conf"
+        before = path.read_text()
+        path.write_text(before.replace(_NO_RESERVE, "disable_fallocate = false\nfallocate_reserve = 100%\n"))
+        self.restart("object")
+        try:
+            yield
+        finally:
+            path.write_text(before)
+            self.restart("object")
+
+    def revive(self, service: str) -> None:
+        """Start one of SERVICES that was killed; it answers when this returns."""
+        self.start(service)
+        self._wait_for_answers()
+
+    def restart(self, service: str) -> None:
+        """End one of SERVICES and start it again; it answers when this returns."""
+        self.kill(service)
+        self.revive(service)
 
     def stop(self) -> None:
         """End the servers that this object started."""
@@ -85,6 +121,14 @@ class ObjectStore:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+    def _wait_for_answers(self) -> None:
+        deadline = time.monotonic() + START_S
+        while not self._answers():
+            if time.monotonic() > deadline:
+                self.stop()
+                raise TimeoutError(f"Swift did not answer within {START_S:.0f} s; its logs lie in {self.folder}")
+            time.sleep(0.05)
 
     def _answers(self) -> bool:
         ports = range(self.port, self.port + len(SERVICES))
@@ -117,6 +161,8 @@ class ObjectStore:
         account, user = self.access_key.split(":")
         filters = _FILTERS | {"tempauth": f"user_{account}_{user} = {self.secret_key} .admin"}
         proxy = "[app:proxy-server]\nuse = egg:swift#proxy\naccount_autocreate = true\n"
+        # A server that is back is asked at once.
+        proxy += "error_suppression_interval = 1\n"
         proxy += "".join(f"[filter:{name}]\nuse = egg:swift#{name}\n{lines}\n" for name, lines in filters.items())
         self._write("proxy-server.conf", self._defaults(self.port, _PIPELINE) + proxy)
 
@@ -124,7 +170,7 @@ class ObjectStore:
         return (
             f"[DEFAULT]\nbind_ip = 127.0.0.1\nbind_port = {port}\nuser = {getpass.getuser()}\n"
             f"swift_dir = {self.folder}\ndevices = {self.folder / 'node'}\nmount_check = false\n"
-            f"disable_fallocate = true\nworkers = 0\nlog_address = /nonexistent\nlog_level = WARNING\n"
+            f"{_NO_RESERVE}workers = 0\nlog_address = /nonexistent\nlog_level = WARNING\n"
             f"{extra}[pipeline:main]\npipeline = {pipeline}\n"
         )
 

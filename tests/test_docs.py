@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mlim_ray.config import PretrainConfig
-from mlim_ray.config.files import write_best
+from mlim_ray.config.files import best_text
 from mlim_ray.training.resolve import resolve_size
 from tests.experiments.loading import EXPERIMENTS, load_main
 
@@ -29,6 +29,9 @@ STAND_INS = {
     "my_catalogue/": GENERATED,
     "prepared/": GENERATED,
     "runs/tune_mam-001/best.yaml": BEST,
+    "s3://shop/catalogue": GENERATED,
+    "s3://shop/sets/catalogue": GENERATED,
+    "s3://shop/runs/first": "runs/first",
 }
 """What a page names and a clone has not: a reader's own records, and what an earlier command on the page wrote."""
 
@@ -123,7 +126,7 @@ def readers_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The current folder is empty but for a `best.yaml`."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.chdir(tmp_path)
-    write_best(BEST, resolve_size(PretrainConfig(), has_gpu=False))
+    Path(BEST).write_text(best_text(resolve_size(PretrainConfig(), has_gpu=False)))
 
 
 @pytest.mark.parametrize("command", PARAMETERS)

@@ -10,11 +10,12 @@ from typing import TypeVar
 from mlim_ray.command_line.errors import PlainParser
 from mlim_ray.command_line.knob_help import WholeWordHelp
 from mlim_ray.command_line.knobs import add_knobs, add_shorthand, apply_knobs, given_text
-from mlim_ray.config.files import load_config
+from mlim_ray.config.files import MOST_BYTES, parse_config
 from mlim_ray.config.prepare import SOURCES
 from mlim_ray.config.run import PretrainConfig, SearchRunConfig
 from mlim_ray.config.wording import shown
 from mlim_ray.data import storage
+from mlim_ray.data.contact import check_readable, check_writable
 from mlim_ray.pipelines.request import RunRequest
 
 DEFAULT_DATA = "generated:10000"
@@ -41,9 +42,10 @@ def parse_pretrain(
     group.add_argument("--workers", metavar="W", default="1", help="training workers (a whole number; default 1)")
     add_shorthand(group, type(base), "--steps", "train.num_steps", base)
     parsed = parser.parse_args(argv)
+    check_readable(parsed.out)
     base = _resumed(parsed, base)
     if parsed.config is not None:
-        base = load_config(_not_empty("--config", parsed.config), base, given_text(parsed, "model.size"))
+        base = _load(_not_empty("--config", parsed.config), base, given_text(parsed, "model.size"))
     config = apply_knobs(base, parsed)
     num_workers = _workers(parsed.workers)
     _check_workers(num_workers, config)
@@ -60,6 +62,7 @@ def parse_search(
     add_shorthand(group, type(base), "--max-samples", "search.max_samples", base)
     add_shorthand(group, type(base), "--workers-per-trial", "search.workers_per_trial", base)
     parsed = parser.parse_args(argv)
+    check_readable(parsed.out)
     config = apply_knobs(_resumed(parsed, base), parsed)
     num_workers = config.search.workers_per_trial
     if num_workers > 1:
@@ -130,10 +133,15 @@ def _request(config: Config, parsed: argparse.Namespace, num_workers: int) -> Ru
         raise ValueError("--resume and --overwrite are both given, expected at most one; leave one out")
     if parsed.resume and parsed.out is None:
         raise ValueError("--resume: given no run folder, expected one to continue; name it with --out DIR")
+    data = _not_empty("--data", _data(parsed))
+    out = None if parsed.out is None else _not_empty("--out", parsed.out)
+    check_readable(data, config.prepare.image_folder, config.prepare.tokenizer)
+    if not parsed.dry_run:
+        check_writable(out)
     return RunRequest(
         config=config,
-        data=_not_empty("--data", _data(parsed)),
-        out=None if parsed.out is None else _not_empty("--out", parsed.out),
+        data=data,
+        out=out,
         address=address_of(parsed),
         num_workers=num_workers,
         resume=parsed.resume,
@@ -148,7 +156,12 @@ def _resumed(parsed: argparse.Namespace, base: Config) -> Config:
     """The config that a run to be resumed was started with; flags are laid over it, and must agree with it."""
     if not (parsed.resume and parsed.out) or not storage.exists(storage.join(parsed.out, "config.yaml")):
         return base
-    return load_config(storage.join(parsed.out, "config.yaml"), base)
+    return _load(storage.join(parsed.out, "config.yaml"), base)
+
+
+def _load(path: str, base: Config, size_override: str | None = None) -> Config:
+    check_readable(path)
+    return parse_config(storage.read_bytes(path, MOST_BYTES + 1), path, base, size_override)
 
 
 def _data(parsed: argparse.Namespace) -> str:

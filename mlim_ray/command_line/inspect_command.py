@@ -42,11 +42,13 @@ def run_inspect(parsed: argparse.Namespace, auto_image_size: int) -> None:
     if parsed.html is not None:
         _check_page_path(parsed.html)
 
+    from mlim_ray.data.contact import check_readable
     from mlim_ray.data.inspection import inspect
     from mlim_ray.data.sources import resolve_prepare_config
     from mlim_ray.reporting.inspection_lines import inspection_lines
     from mlim_ray.reporting.progress import say, say_json
 
+    check_readable(parsed.source, config.image_folder, config.tokenizer)
     with _late_progress("inspect") as on_progress:
         found = inspect(
             parsed.source,

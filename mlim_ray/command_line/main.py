@@ -103,13 +103,16 @@ def _prepare(parsed: argparse.Namespace) -> None:
         if not getattr(parsed, name).strip():
             raise ValueError(f"{name.upper()}: given nothing, expected a path; name the {name} of the records")
 
+    from mlim_ray.data.contact import check_readable, check_writable
     from mlim_ray.data.manifest import read_manifest
     from mlim_ray.data.sources import open_source, resolve_prepare_config
     from mlim_ray.data.summary import present_summary
 
+    check_readable(parsed.source, parsed.out)
     base = read_manifest(parsed.out).config if parsed.append else PrepareConfig()
     config = resolve_prepare_config(apply_knobs(base, parsed), _TINY_IMAGE_SIZE)
     address = address_of(parsed)
+    check_readable(config.image_folder, config.tokenizer)
     # Either way a source that cannot be is refused before Ray starts.
     if parsed.append or parsed.overwrite:
         open_source(parsed.source, config)
@@ -118,6 +121,8 @@ def _prepare(parsed: argparse.Namespace) -> None:
         if present is not None:
             _tell(present, parsed)
             return
+
+    check_writable(parsed.out)
 
     from mlim_ray.pipelines.prepare import append, prepare
 
@@ -130,9 +135,12 @@ def _prepare(parsed: argparse.Namespace) -> None:
 
 
 def _requeue(parsed: argparse.Namespace) -> None:
+    from mlim_ray.data.contact import check_readable, check_writable
     from mlim_ray.data.manifest import read_manifest
 
+    check_readable(parsed.set, parsed.repaired)
     config = apply_knobs(read_manifest(parsed.set).config, parsed)
+    check_writable(parsed.set)
 
     from mlim_ray.pipelines.prepare import requeue
 
@@ -141,9 +149,11 @@ def _requeue(parsed: argparse.Namespace) -> None:
 
 
 def _verify(parsed: argparse.Namespace) -> None:
+    from mlim_ray.data.contact import check_readable
     from mlim_ray.data.prepared import PreparedSet
     from mlim_ray.reporting.progress import Stages, say
 
+    check_readable(parsed.set)
     prepared = PreparedSet.open(parsed.set)
     with Stages("files") as stages:
         prepared.verify(partial(stages.advance, "verify"))

@@ -16,13 +16,14 @@ from mlim_ray.config.run import PretrainConfig
 from mlim_ray.config.wording import plain_problem, section_classes, shown
 
 _BEST_SECTIONS = {"method": ("masking", "mlm", "recon"), "size": ("model", "train")}
-_MOST_BYTES = 1 << 20
+MOST_BYTES = 1 << 20
+"""of a config file; a larger one is refused"""
 
 Config = TypeVar("Config", bound=PretrainConfig)
 
 
 def config_text(config: Section) -> str:
-    """A config as YAML text, keys in the order of their classes; `load_config` reads it back unchanged."""
+    """A config as YAML text, keys in the order of their classes; `parse_config` reads it back unchanged."""
     return _dump(config.model_dump(mode="json"))
 
 
@@ -40,21 +41,12 @@ def best_text(config: PretrainConfig) -> str:
     return _dump(best_parts(config))
 
 
-def write_config(path: str, config: Section) -> None:
-    """Write `config` as YAML to a local or s3 path."""
-    _write(path, config_text(config))
-
-
-def write_best(path: str, config: PretrainConfig) -> None:
-    """Write the `best.yaml` of a winning config to a local or s3 path."""
-    _write(path, best_text(config))
-
-
-def load_config(path: str, base: Config, size_override: str | None = None) -> Config:
+def parse_config(content: bytes, path: str, base: Config, size_override: str | None = None) -> Config:
     """`base` with what a config file says laid over it.
 
     Args:
-        path: a `config.yaml` (whole or in part) or a `best.yaml`, local or s3.
+        content: of a `config.yaml` (whole or in part) or a `best.yaml`, no more than MOST_BYTES + 1 of it.
+        path: where it was read from; errors name it.
         base: gives every knob that the file leaves out.
         size_override: the model size asked for on the command line, if any. Where it differs from the file's,
             everything in the file that belongs to the size is left out: the model section, the learning rate,
@@ -62,9 +54,8 @@ def load_config(path: str, base: Config, size_override: str | None = None) -> Co
 
     Raises:
         ValueError: one line naming the file and the key, for anything that is not a valid config.
-        FileNotFoundError: no such file.
     """
-    data = _read(path)
+    data = _parsed(content, path)
     if "method" in data or "size" in data:
         data = _joined_parts(path, data)
     if size_override is not None and _section(data, "model").get("size", base.model.size) != size_override:
@@ -114,13 +105,9 @@ for _class in (_StrictLoader, _StrictDumper):
     )
 
 
-def _read(path: str) -> dict[str, Any]:
-    import fsspec  # costs 0.1 s and every --help imports this file
-
-    with fsspec.open(path, "rb") as file:
-        content = file.read(_MOST_BYTES + 1)
-    if len(content) > _MOST_BYTES:
-        raise ValueError(f"{path}: larger than {_MOST_BYTES} bytes, expected a config in YAML")
+def _parsed(content: bytes, path: str) -> dict[str, Any]:
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"{path}: larger than {MOST_BYTES} bytes, expected a config in YAML")
     try:
         data = yaml.load(content, _StrictLoader)
     except yaml.MarkedYAMLError as error:
@@ -188,10 +175,3 @@ def _laid_over(base: dict[str, Any], data: dict[str, Any], section: type[Section
 
 def _dump(values: dict[str, Any]) -> str:
     return str(yaml.dump(values, Dumper=_StrictDumper, sort_keys=False, allow_unicode=True, width=100))
-
-
-def _write(path: str, text: str) -> None:
-    import fsspec  # costs 0.1 s and every --help imports this file
-
-    with fsspec.open(path, "w", encoding="utf-8") as file:
-        file.write(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from mlim_ray.data import storage
+from mlim_ray.data.contact import PROBE_NAME
 from mlim_ray.data.manifest import MANIFEST_FILE, Manifest, read_manifest
 from mlim_ray.data.origin import ORIGIN_FOLDER, Origin, origin_names, read_origin
 from mlim_ray.data.prepared import TOKENIZER_FOLDER
@@ -16,7 +17,7 @@ STAGING_FOLDER = ".staging"
 _PLAN_FILE = "plan.json"
 _SET_FOLDERS = (SHARDS_FOLDER, TOKENIZER_FOLDER, QUARANTINE_FOLDER, ORIGIN_FOLDER)
 _LEASE_FILE = "lease.json"
-_OWN_NAMES = frozenset({MANIFEST_FILE, STAGING_FOLDER, _LEASE_FILE, *_SET_FOLDERS})
+_OWN_NAMES = frozenset({MANIFEST_FILE, STAGING_FOLDER, _LEASE_FILE, PROBE_NAME, *_SET_FOLDERS})
 
 
 def present_set(out: str, origin: Origin) -> Manifest | None:
@@ -55,6 +56,8 @@ def open_destination(out: str, plan: str, *, keep_set: bool = False) -> bool:
 
     What another unfinished run left is removed, and so is a whole set unless `keep_set`.
     """
+    # The owner of the folder is alone there, so an upload that is not finished is nobody's.
+    storage.abort_unfinished_uploads(out)
     names = storage.list_names(out)
     staging = storage.join(out, STAGING_FOLDER)
     if _planned(staging) == plan and (keep_set or MANIFEST_FILE not in names):

@@ -102,10 +102,15 @@ def first_of_key(table: pa.Table) -> NDArray[np.bool_]:
 
 
 def _read_cell(path: str, bucket: int) -> pa.RecordBatch | None:
-    start, stop = np.frombuffer(storage.read_range(path, bucket * _OFFSET.itemsize, 2 * _OFFSET.itemsize), _OFFSET)
-    if start == stop:
-        return None
-    return pa.ipc.read_record_batch(pa.py_buffer(storage.read_range(path, int(start), int(stop - start))), SCHEMA)
+    start, stop = np.frombuffer(_read(path, bucket * _OFFSET.itemsize, 2 * _OFFSET.itemsize), _OFFSET).tolist()
+    return None if start == stop else pa.ipc.read_record_batch(pa.py_buffer(_read(path, start, stop - start)), SCHEMA)
+
+
+def _read(path: str, start: int, length: int) -> bytes:
+    content = storage.read_range(path, start, length)
+    if len(content) != length:
+        raise storage.StorageError(f"{path} ends before byte {start + length}: it was cut; remove it and start again")
+    return content
 
 
 def _width(num_buckets: int) -> int:

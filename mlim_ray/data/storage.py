@@ -1,12 +1,12 @@
 """Files on the local disk and in S3 behind one small set of functions.
 
 A path is a plain string: a local path (`data/set`), or `s3://bucket/key`. Credentials, region and endpoint
-come from the standard AWS chain. Whatever fails is a `StorageError` that names the path.
+come from the standard AWS chain (docs/s3.md). Whatever fails is a `StorageError` that names the path; what
+fails in S3 and may pass is tried again for 90 s first. All of it may be called from any number of threads.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import posixpath
@@ -16,37 +16,34 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
-from fsspec import AbstractFileSystem
+from mlim_ray.data.storage_error import MissingPathError as MissingPathError
+from mlim_ray.data.storage_error import StorageError as StorageError
 
-CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 30
-MAX_S3_ATTEMPTS = 5
 LINKED_FOLDER = "link to a folder"
 """stamp of what `walk_files` finds but does not enter"""
 _CHUNK_BYTES = 1 << 20
 
 
-class StorageError(ValueError):
-    """A path that cannot be read or written; the message names the path and the mend."""
-
-
-class MissingPathError(StorageError):
-    """A path where there is nothing."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileInfo:
-    """One listed file: its path, its path relative to the listed folder, its size and a change stamp."""
+    """One listed file: the folder that was listed, its path relative to it, its size and a change stamp.
 
-    path: str
+    A listing of a million files holds a million of these, so the whole path is put together when asked for.
+    """
+
+    folder: str
     relative: str
     num_bytes: int
     stamp: str
     """modification time in nanoseconds (local) or ETag (S3): another value means another content"""
+
+    @property
+    def path(self) -> str:
+        """The file's own path."""
+        return f"{self.folder}/{self.relative}" if self.folder else self.relative
 
 
 def is_remote(path: str) -> bool:
@@ -80,40 +77,37 @@ def parent(path: str) -> str:
 
 def open_read(path: str) -> BinaryIO:
     """A seekable binary file of `path`. Raises StorageError where it cannot be opened."""
+    if is_remote(path):
+        from mlim_ray.data.s3.file import open_object
+
+        return cast(BinaryIO, open_object(path))
     with _explained("read", path):
-        if is_remote(path):
-            return cast(BinaryIO, _s3().open(path, "rb", cache_type="readahead"))
         return open(path, "rb")
 
 
 def read_bytes(path: str, max_bytes: int | None = None) -> bytes:
     """The content of `path`, or its first `max_bytes`."""
-    with _explained("read", path):
-        if is_remote(path):
-            return _read_s3(path, max_bytes)
-        with open(path, "rb") as file:
-            return file.read(-1 if max_bytes is None else max_bytes)
+    if is_remote(path):
+        return _s3().read(path, 0, max_bytes)
+    with _explained("read", path), open(path, "rb") as file:
+        return file.read(-1 if max_bytes is None else max_bytes)
 
 
 def read_range(path: str, start: int, length: int) -> bytes:
-    """`length` bytes of `path` from byte `start` on. Raises StorageError if it has fewer."""
-    with _explained("read", path):
-        if is_remote(path):
-            content = cast(bytes, _s3().cat_file(path, start=start, end=start + length))
-        else:
-            with open(path, "rb", buffering=0) as file:
-                content = os.pread(file.fileno(), length, start)
-    if len(content) != length:
-        raise StorageError(f"{path} ends at byte {start + len(content)}, expected {start + length}; it was cut short")
-    return content
+    """`length` bytes of `path` from byte `start` on; fewer only where the file ends."""
+    if is_remote(path):
+        return _s3().read(path, start, length)
+    with _explained("read", path), open(path, "rb") as file:
+        file.seek(start)
+        return file.read(length)
 
 
 def write_bytes_atomically(path: str, data: bytes | memoryview) -> None:
     """Write `path` so that readers see the old content or the new, never a part; makes missing folders."""
+    if is_remote(path):
+        _s3().write(path, data)
+        return
     with _explained("write", path):
-        if is_remote(path):
-            _s3().pipe_file(path, bytes(data))
-            return
         folder = os.path.dirname(path) or "."
         os.makedirs(folder, exist_ok=True)
         temporary = os.path.join(folder, f".{os.path.basename(path)}.{uuid.uuid4().hex}.tmp")
@@ -132,14 +126,27 @@ def write_bytes_atomically(path: str, data: bytes | memoryview) -> None:
 
 def exists(path: str) -> bool:
     """Whether `path` is a file, or a folder (in S3: whether any key lies below it)."""
+    if is_remote(path):
+        return _s3().stat(path) is not None or _s3().holds_any(path)
     with _explained("read", path):
-        return bool(_s3().exists(path)) if is_remote(path) else os.path.exists(path)
+        return os.path.exists(path)
+
+
+def file_bytes(path: str) -> int | None:
+    """The size of the file `path`; None if there is no such file."""
+    if is_remote(path):
+        found = _s3().stat(path)
+        return None if found is None else int(found.num_bytes)
+    with _explained("read", path):
+        return os.path.getsize(path) if os.path.isfile(path) else None
 
 
 def is_folder(path: str) -> bool:
     """Whether `path` is a folder (in S3: whether any key lies below it)."""
+    if is_remote(path):
+        return _s3().holds_any(path)
     with _explained("read", path):
-        return bool(_s3().isdir(path)) if is_remote(path) else os.path.isdir(path)
+        return os.path.isdir(path)
 
 
 def list_files(path: str) -> list[FileInfo]:
@@ -147,52 +154,78 @@ def list_files(path: str) -> list[FileInfo]:
 
     Raises StorageError if there is nothing at `path`.
     """
+    return list(iter_files(path))
+
+
+def iter_files(path: str) -> Iterator[FileInfo]:
+    """What `list_files` gives, one at a time: no more than a page of S3, or the folders on the way, is held.
+
+    Raises StorageError if there is nothing at `path`, at the first file.
+    """
+    if is_remote(path):
+        yield from _iter_s3(path.rstrip("/"))
+        return
     with _explained("list", path):
-        found = _list_s3(path) if is_remote(path) else _list_local(path)
-    return sorted(found, key=lambda file: file.relative)
+        if os.path.isfile(path):
+            yield _local_info(os.path.dirname(path), os.path.basename(path))
+        elif os.path.isdir(path):
+            yield from _iter_local(path, "")
+        else:
+            raise FileNotFoundError(path)
 
 
 def walk_files(path: str) -> Iterator[FileInfo]:
-    """What `list_files` lists, in the same order, one at a time: millions of files need no memory of their own.
+    """What `iter_files` gives, and what it leaves out: nothing below `path` is passed over silently.
 
-    Links to folders are given as files with the stamp LINKED_FOLDER, and broken links with no bytes, so that
-    neither is left out silently. Raises StorageError if there is nothing at `path`.
+    Links to folders are given as files with the stamp LINKED_FOLDER, and broken links with no bytes. Raises
+    StorageError if there is nothing at `path`, at the first file.
     """
+    if is_remote(path) or os.path.isfile(path) or not os.path.exists(path):
+        yield from iter_files(path)
+        return
     with _explained("list", path):
-        yield from _walk_s3(path) if is_remote(path) else _walk_local(path, "")
+        yield from _walk_local(path, "")
 
 
 def list_names(folder: str) -> list[str]:
     """The names directly below `folder`, sorted; none if it does not exist."""
+    if is_remote(folder):
+        return sorted(_names_s3(folder))
     with _explained("list", folder):
-        if is_remote(folder):
-            filesystem = _s3()
-            if not filesystem.exists(folder):
-                return []
-            return sorted({posixpath.basename(name.rstrip("/")) for name in filesystem.ls(folder, detail=False)})
         return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
 
 
 def remove(path: str) -> None:
     """Remove the file `path`; one that does not exist is no error."""
+    if is_remote(path):
+        _s3().delete(path)
+        return
     with _explained("remove", path):
-        if is_remote(path):
-            filesystem = _s3()
-            if filesystem.exists(path):
-                filesystem.rm_file(path)
-        elif os.path.lexists(path):
+        if os.path.lexists(path):
             os.remove(path)
 
 
 def remove_tree(path: str) -> None:
     """Remove the folder `path` and all below it; one that does not exist is no error."""
+    if is_remote(path):
+        _s3().delete_below(path)
+        return
     with _explained("remove", path):
-        if is_remote(path):
-            filesystem = _s3()
-            if filesystem.exists(path):
-                filesystem.rm(path, recursive=True)
-        elif os.path.isdir(path):
+        if os.path.isdir(path):
             shutil.rmtree(path)
+
+
+def abort_unfinished_uploads(folder: str, older_than_s: float = 0.0) -> int:
+    """Drop what writers that were killed left of large objects below `folder`; gives how many there were.
+
+    Such parts are never seen and are paid for. Nothing else may be writing there, unless `older_than_s` says
+    from which age on an upload is nobody's. On local disk there are none.
+    """
+    if not is_remote(folder):
+        return 0
+    from mlim_ray.data.s3.uploads import abort_unfinished
+
+    return abort_unfinished(folder, older_than_s)
 
 
 def sha256_of(data: bytes | memoryview) -> str:
@@ -203,56 +236,33 @@ def sha256_of(data: bytes | memoryview) -> str:
 def sha256(path: str) -> str:
     """The sha256 of the file `path` in hexadecimal, read in pieces."""
     digest = hashlib.sha256()
-    with open_read(path) as file, _explained("read", path):
+    with _explained("read", path), open_read(path) as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
 
 
-@cache
-def _s3() -> AbstractFileSystem:
-    import s3fs
+def _s3() -> Any:
+    # botocore is loaded only where S3 is used.
+    from mlim_ray.data.s3 import objects
 
-    # A listing cache would hide files that other processes write.
-    return s3fs.S3FileSystem(
-        use_listings_cache=False,
-        config_kwargs={
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "read_timeout": READ_TIMEOUT_S,
-            "retries": {"max_attempts": MAX_S3_ATTEMPTS, "mode": "standard"},
-        },
-    )
+    return objects
 
 
-def _read_s3(path: str, max_bytes: int | None) -> bytes:
-    filesystem = _s3()
-    try:
-        return cast(bytes, filesystem.cat_file(path, start=None if max_bytes is None else 0, end=max_bytes))
-    except OSError as error:
-        # S3 has no range of an empty object, not even from its beginning.
-        if error.errno != errno.EINVAL or max_bytes is None or filesystem.size(path):
-            raise
-        return b""
-
-
-def _list_local(path: str) -> list[FileInfo]:
-    if os.path.isfile(path):
-        return [_local_info(path, os.path.basename(path))]
-    if not os.path.isdir(path):
-        raise FileNotFoundError(path)
-    found = []
-    for folder, _, names in os.walk(path):
-        for name in names:
-            full = os.path.join(folder, name)
-            if os.path.isfile(full):
-                found.append(_local_info(full, os.path.relpath(full, path).replace(os.sep, "/")))
-    return found
+def _iter_local(folder: str, below: str) -> Iterator[FileInfo]:
+    """Files of `folder/below` in the order of their relative paths, which is not that of the names of folders."""
+    with os.scandir(os.path.join(folder, below)) as found:
+        entries = sorted((entry.name + "/" if entry.is_dir() else entry.name, entry.is_symlink()) for entry in found)
+    for name, is_link in entries:
+        relative = below + name
+        if not name.endswith("/"):
+            if os.path.isfile(os.path.join(folder, relative)):
+                yield _local_info(folder, relative)
+        elif not is_link:
+            yield from _iter_local(folder, relative)
 
 
 def _walk_local(root: str, below: str) -> Iterator[FileInfo]:
-    if not below and os.path.isfile(root):
-        yield _local_info(root, os.path.basename(root))
-        return
     with os.scandir(os.path.join(root, below)) as entries:
         # With its slash a folder stands where its files do in the order of whole paths.
         found = sorted((entry.name + "/" * entry.is_dir(), entry) for entry in entries)
@@ -261,52 +271,41 @@ def _walk_local(root: str, below: str) -> Iterator[FileInfo]:
         if entry.is_dir(follow_symlinks=False):
             yield from _walk_local(root, relative)
         elif entry.is_dir():
-            yield FileInfo(entry.path, relative.rstrip("/"), 0, LINKED_FOLDER)
+            yield FileInfo(root, relative.rstrip("/"), 0, LINKED_FOLDER)
         elif entry.is_file():
-            yield _local_info(entry.path, relative)
+            yield _local_info(root, relative)
         elif entry.is_symlink() and not os.path.exists(entry.path):
-            yield FileInfo(entry.path, relative, 0, "broken link")
+            yield FileInfo(root, relative, 0, "broken link")
 
 
-def _walk_s3(path: str) -> Iterator[FileInfo]:
-    filesystem = _s3()
-    bucket, _, key = cast(str, filesystem._strip_protocol(path)).partition("/")
-    prefix = f"{key.rstrip('/')}/" if key else ""
-    page: dict[str, Any] = {"IsTruncated": True}
-    num_found = 0
-    while page["IsTruncated"]:
-        token = {"ContinuationToken": page["NextContinuationToken"]} if "NextContinuationToken" in page else {}
-        page = filesystem.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **token)
-        for item in page.get("Contents", ()):
-            if not item["Key"].endswith("/"):
-                num_found += 1
-                stamp = str(item.get("ETag", "")).strip('"')
-                yield FileInfo(f"s3://{bucket}/{item['Key']}", item["Key"][len(prefix) :], int(item["Size"]), stamp)
-    if not num_found:
-        yield from _list_s3(path)
+def _local_info(folder: str, relative: str) -> FileInfo:
+    status = os.stat(os.path.join(folder, relative))
+    return FileInfo(folder, relative, status.st_size, str(status.st_mtime_ns))
 
 
-def _local_info(path: str, relative: str) -> FileInfo:
-    status = os.stat(path)
-    return FileInfo(path, relative, status.st_size, str(status.st_mtime_ns))
+def _iter_s3(path: str) -> Iterator[FileInfo]:
+    # S3 gives keys in the order of their UTF-8 bytes, which is that of Python's strings.
+    start, found_any = len(_s3().split(path)[1]), False
+    start += 1 if start else 0
+    for page in _s3().pages(path):
+        for found in page["Contents"]:
+            if not found["Key"].endswith("/"):
+                found_any = True
+                yield FileInfo(path, found["Key"][start:], int(found["Size"]), found["ETag"].strip('"'))
+    if not found_any:
+        file = _s3().stat(path)
+        if file is None:
+            raise MissingPathError(f"cannot list {path}: it does not exist; check the path")
+        yield FileInfo(parent(path), posixpath.basename(path), file.num_bytes, file.etag)
 
 
-def _list_s3(path: str) -> list[FileInfo]:
-    filesystem = _s3()
-    prefix = cast(str, filesystem._strip_protocol(path)).rstrip("/")
-    found = filesystem.find(path, detail=True)
-    if not found:
-        raise FileNotFoundError(path)
-    return [
-        FileInfo(
-            f"s3://{name}",
-            name[len(prefix) :].lstrip("/") or posixpath.basename(name),
-            int(info["size"]),
-            str(info.get("ETag", "")).strip('"'),
-        )
-        for name, info in found.items()
-        if info["type"] == "file" and not name.endswith("/")
-    ]
+def _names_s3(folder: str) -> set[str]:
+    names = set()
+    for page in _s3().pages(folder, delimiter="/"):
+        names |= {posixpath.basename(found["Key"]) for found in page.get("Contents", ())}
+        names |= {posixpath.basename(found["Prefix"].rstrip("/")) for found in page.get("CommonPrefixes", ())}
+    # A folder's own mark, which some tools write.
+    return names - {""}
 
 
 def _sync_folder(folder: str) -> None:
@@ -321,22 +320,12 @@ def _sync_folder(folder: str) -> None:
 
 @contextmanager
 def _explained(action: str, path: str) -> Iterator[None]:
-    """Turn what local and S3 file systems raise into a StorageError that names `path`."""
+    """Turn what the local file system raises into a StorageError that names `path`."""
     try:
         yield
     except FileNotFoundError as error:
         raise MissingPathError(f"cannot {action} {path}: it does not exist; check the path") from error
     except PermissionError as error:
-        mend = "check the credentials and the bucket's policy" if "://" in path else "check its permissions"
-        raise StorageError(f"cannot {action} {path}: access denied; {mend}") from error
+        raise StorageError(f"cannot {action} {path}: access denied; check its permissions") from error
     except OSError as error:
         raise StorageError(f"cannot {action} {path}: {error.strerror or error}") from error
-    except ValueError:
-        raise
-    except Exception as error:
-        # botocore's errors share no base with OSError, and botocore is loaded only where S3 is used.
-        if type(error).__module__.partition(".")[0] not in {"botocore", "aiobotocore"}:
-            raise
-        raise StorageError(
-            f"cannot {action} {path}: {error}; check the endpoint, the region and the credentials"
-        ) from error

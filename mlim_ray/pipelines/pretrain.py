@@ -13,7 +13,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from mlim_ray.config import PretrainConfig
-from mlim_ray.config.files import write_config
+from mlim_ray.config.files import config_text
 from mlim_ray.data import storage
 from mlim_ray.data.lease import Lease
 from mlim_ray.evaluation.evaluation import Evaluation, paper_figures
@@ -21,6 +21,7 @@ from mlim_ray.pipelines.cluster import Cluster, connect
 from mlim_ray.pipelines.feed import put_resident
 from mlim_ray.pipelines.measure import Measured, gpu_options, make_yardstick, measure
 from mlim_ray.pipelines.plan import check_run, describe_run
+from mlim_ray.pipelines.ray_files import ray_storage
 from mlim_ray.pipelines.request import RunRequest
 from mlim_ray.pipelines.resources import WorkerPlan, plan_run
 from mlim_ray.pipelines.setting import Setting, check_places, open_setting, ray_folder
@@ -68,7 +69,7 @@ def pretrain(request: RunRequest[PretrainConfig]) -> dict[str, Any]:
 def _begin(
     folder: RunFolder, request: RunRequest[PretrainConfig], setting: Setting[PretrainConfig], plan: WorkerPlan
 ) -> None:
-    write_config(folder.file("config.yaml"), setting.config)
+    folder.write_text("config.yaml", config_text(setting.config))
     folder.write_json(
         "environment.json",
         setting.environment(request, num_workers=plan.num_workers, threads_per_worker=plan.threads_per_worker),
@@ -91,7 +92,7 @@ def _train(folder: RunFolder, setting: Setting[PretrainConfig], plan: WorkerPlan
         ),
         run_config=ray.train.RunConfig(
             name=EXPERIMENT,
-            storage_path=ray_folder(folder),
+            **ray_storage(ray_folder(folder)),
             failure_config=ray.train.FailureConfig(max_failures=_MAX_WORKER_FAILURES, controller_failure_limit=2),
         ),
     )

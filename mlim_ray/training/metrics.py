@@ -1,7 +1,8 @@
 """`metrics.jsonl`: one line per logged step, whole after any crash (contract C7).
 
 On local disk it is one file; on resume, lines past the checkpoint move to `metrics.redone.jsonl`. S3 has no append:
-there each start of a run writes immutable segments under `metrics/`, and `read_metrics` joins them.
+there each start of a run writes immutable segments under `metrics/`, and an index, written after each of them, that
+names those that exist; `read_metrics` joins them.
 """
 
 import json
@@ -12,6 +13,7 @@ from typing import Any
 from mlim_ray.data import storage
 
 _SEGMENT_EVERY_S = 30.0
+_INDEX = "index.json"
 
 Line = dict[str, Any]
 
@@ -22,7 +24,7 @@ def read_metrics(run: str) -> list[Line]:
         path = storage.join(run, "metrics.jsonl")
         return _parse(storage.read_bytes(path)) if storage.exists(path) else []
     lines: list[Line] = []
-    for name in storage.list_names(storage.join(run, "metrics")):
+    for name in _segments(run):
         # A segment of a later start begins where that start resumed: what lay past it was redone.
         after_step = int(name.removesuffix(".jsonl").split("-")[1])
         lines = [line for line in lines if line["step"] <= after_step]
@@ -42,6 +44,7 @@ class MetricsWriter:
         if not self._remote:
             os.makedirs(run, exist_ok=True)
             self._set_aside_redone()
+        self._names = _segments(run) if self._remote else []
 
     def write(self, line: Line) -> None:
         """Add a line."""
@@ -57,9 +60,11 @@ class MetricsWriter:
         """Make sure that every line written so far can be read; called with each checkpoint."""
         if not self._pending:
             return
-        number = len(storage.list_names(storage.join(self._run, "metrics")))
-        path = storage.join(self._run, "metrics", f"{number:06d}-{self._after_step:010d}.jsonl")
-        storage.write_bytes_atomically(path, "".join(map(_encoded, self._pending)).encode())
+        name = f"{len(self._names):06d}-{self._after_step:010d}.jsonl"
+        content = "".join(map(_encoded, self._pending)).encode()
+        storage.write_bytes_atomically(storage.join(self._run, "metrics", name), content)
+        self._names.append(name)
+        storage.write_bytes_atomically(storage.join(self._run, "metrics", _INDEX), json.dumps(self._names).encode())
         self._after_step = self._pending[-1]["step"]
         self._pending, self._last_segment = [], time.monotonic()
 
@@ -74,6 +79,15 @@ class MetricsWriter:
                 file.writelines(map(_encoded, redone))
         kept = "".join(_encoded(line) for line in lines if line["step"] <= self._after_step)
         storage.write_bytes_atomically(path, kept.encode())
+
+
+def _segments(run: str) -> list[str]:
+    """Names of the segments of a run on S3, oldest first."""
+    try:
+        names: list[str] = json.loads(storage.read_bytes(storage.join(run, "metrics", _INDEX)))
+    except storage.MissingPathError:
+        return []
+    return names
 
 
 def _encoded(line: Line) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlim_ray.data import storage
+from mlim_ray.data.contact import PROBE_NAME
 from mlim_ray.data.lease import refuse_if_owned
 from mlim_ray.training.checkpoint import CheckpointStore
 
@@ -94,7 +95,7 @@ def _checked(out: str, *, resume: bool, overwrite: bool) -> RunFolder:
                 f"{out} holds a run that is {state}; continue it with --resume, or replace it with --overwrite"
             )
         refuse_if_owned(out)
-    elif set(storage.list_names(out)) - {"lease.json"}:
+    elif set(storage.list_names(out)) - {"lease.json", PROBE_NAME}:
         raise ValueError(f"{out} holds files that are no run of ours; choose an empty folder with --out")
     return folder
 

@@ -6,7 +6,8 @@ import pytest
 
 from mlim_ray.command_line.experiment import parse_pretrain, parse_search
 from mlim_ray.config import FeedConfig, PretrainConfig, SearchRunConfig, TrainConfig
-from mlim_ray.config.files import write_best
+from mlim_ray.config.files import best_text
+from mlim_ray.data.storage import MissingPathError
 
 
 @pytest.fixture(autouse=True)
@@ -108,9 +109,10 @@ def test_a_shorthand_and_its_long_flag_may_agree() -> None:
 
 def test_flags_are_laid_over_the_config_file(tmp_path: Path) -> None:
     path = str(tmp_path / "best.yaml")
-    write_best(path, PretrainConfig.model_validate({"model": {"size": "tiny"}, "train": {"learning_rate": 0.004}}))
+    config = PretrainConfig.model_validate({"model": {"size": "tiny"}, "train": {"learning_rate": 0.004}})
+    Path(path).write_text(best_text(config))
     assert parse_pretrain(["--config", path], PretrainConfig).config.train.learning_rate == 0.004
     bigger = parse_pretrain(["--model.size", "base", "--mlm.weight", "2", "--config", path], PretrainConfig).config
     assert (bigger.model.size, bigger.train.learning_rate, bigger.mlm.weight) == ("base", "auto", 2.0)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(MissingPathError):
         parse_pretrain(["--config", str(tmp_path / "absent.yaml")], PretrainConfig)

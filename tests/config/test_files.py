@@ -1,6 +1,5 @@
 """Configs as YAML files: round trips, best.yaml, and files that are refused."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from mlim_ray.config import (
     SearchRunConfig,
     TrainConfig,
 )
-from mlim_ray.config.files import best_parts, config_text, load_config, write_best, write_config
+from mlim_ray.config.files import best_parts, best_text, config_text, parse_config
 
 RATIO = st.floats(0, 1)
 
@@ -34,17 +33,13 @@ RATIO = st.floats(0, 1)
     column=st.one_of(st.none(), st.sampled_from(["t\u00edtulo", "yes", "1e3", "2020-01-01", "a: b", "null", "#x"])),
     colour=st.tuples(*[st.integers(0, 255)] * 3),
 )
-def test_a_written_config_is_read_back_unchanged(
-    tmp_path_factory: pytest.TempPathFactory, masking: Any, rate: Any, column: Any, colour: Any
-) -> None:
+def test_a_written_config_is_read_back_unchanged(masking: Any, rate: Any, column: Any, colour: Any) -> None:
     config = SearchRunConfig(
         masking=masking,
         train=TrainConfig(learning_rate=rate),
         prepare=PrepareConfig(text_column=column, background_colour=colour),
     )
-    path = str(tmp_path_factory.mktemp("config") / "config.yaml")
-    write_config(path, config)
-    assert load_config(path, SearchRunConfig()) == config
+    assert parse_config(config_text(config).encode(), "config.yaml", SearchRunConfig()) == config
 
 
 def test_a_written_config_keeps_the_order_of_its_classes() -> None:
@@ -62,15 +57,11 @@ WINNER = PretrainConfig(
 )
 
 
-@pytest.fixture
-def best(tmp_path: Path) -> str:
-    path = str(tmp_path / "best.yaml")
-    write_best(path, WINNER)
-    return path
+BEST = best_text(WINNER).encode()
 
 
-def test_best_has_a_method_and_a_size(best: str) -> None:
-    parts = yaml.safe_load(Path(best).read_text())
+def test_best_has_a_method_and_a_size() -> None:
+    parts = yaml.safe_load(BEST)
     assert parts == best_parts(WINNER)
     assert {name: list(part) for name, part in parts.items()} == {
         "method": ["masking", "mlm", "recon"],
@@ -80,43 +71,40 @@ def test_best_has_a_method_and_a_size(best: str) -> None:
 
 
 @pytest.mark.parametrize("size", [None, "tiny"])
-def test_best_at_its_own_size_carries_both_parts(best: str, size: str | None) -> None:
-    loaded = load_config(best, PretrainConfig(train=TrainConfig(batch_size=8)), size)
+def test_best_at_its_own_size_carries_both_parts(size: str | None) -> None:
+    loaded = parse_config(BEST, "best.yaml", PretrainConfig(train=TrainConfig(batch_size=8)), size)
     assert best_parts(loaded) == best_parts(WINNER)
     assert loaded.train == TrainConfig(batch_size=8, learning_rate=0.004)
 
 
-def test_best_at_another_size_carries_the_method_only(best: str) -> None:
-    loaded = load_config(best, PretrainConfig(), "base")
+def test_best_at_another_size_carries_the_method_only() -> None:
+    loaded = parse_config(BEST, "best.yaml", PretrainConfig(), "base")
     assert best_parts(loaded)["method"] == best_parts(WINNER)["method"]
     assert (loaded.model, loaded.train) == (ModelConfig(), TrainConfig())
 
 
-def test_a_whole_config_at_another_size_leaves_out_what_belongs_to_the_size(tmp_path: Path) -> None:
-    path = str(tmp_path / "config.yaml")
+def test_a_whole_config_at_another_size_leaves_out_what_belongs_to_the_size() -> None:
     prepare = PrepareConfig(image_size=32, image_encoding="raw", max_tokens=30)
-    write_config(path, WINNER.model_copy(update={"prepare": prepare}))
-    loaded = load_config(path, PretrainConfig(), "base")
+    content = config_text(WINNER.model_copy(update={"prepare": prepare})).encode()
+    loaded = parse_config(content, "config.yaml", PretrainConfig(), "base")
     assert loaded.prepare == PrepareConfig(max_tokens=30)
     assert loaded.train == TrainConfig(num_steps=9) and loaded.masking == WINNER.masking
     assert loaded.model == ModelConfig()
 
 
-def loaded_from(tmp_path: Path, text: str, base: PretrainConfig | None = None) -> PretrainConfig:
-    path = tmp_path / "some.yaml"
-    path.write_text(text, encoding="utf-8")
-    return load_config(str(path), base or PretrainConfig())
+def loaded_from(text: str, base: PretrainConfig | None = None) -> PretrainConfig:
+    return parse_config(text.encode(), "some.yaml", base or PretrainConfig())
 
 
-def test_what_a_file_leaves_out_comes_from_the_base(tmp_path: Path) -> None:
+def test_what_a_file_leaves_out_comes_from_the_base() -> None:
     base = PretrainConfig(masking=MamConfig(image_heavy_ratio=0.5), train=TrainConfig(batch_size=8))
-    same = loaded_from(tmp_path, "masking: {text_light_ratio: 0.25}\ntrain: {learning_rate: 1e-3}", base)
+    same = loaded_from("masking: {text_light_ratio: 0.25}\ntrain: {learning_rate: 1e-3}", base)
     assert same.masking == MamConfig(image_heavy_ratio=0.5, text_light_ratio=0.25)
     assert same.train == TrainConfig(batch_size=8, learning_rate=0.001)
-    other = loaded_from(tmp_path, "masking: {kind: alternating}", base)
+    other = loaded_from("masking: {kind: alternating}", base)
     assert other.masking == AlternatingConfig()
-    assert loaded_from(tmp_path, "feed: {kind: stream}").feed.num_lanes == 16
-    assert loaded_from(tmp_path, "", base) == base
+    assert loaded_from("feed: {kind: stream}").feed.num_lanes == 16
+    assert loaded_from("", base) == base
 
 
 @pytest.mark.parametrize(
@@ -162,16 +150,14 @@ def test_what_a_file_leaves_out_comes_from_the_base(tmp_path: Path) -> None:
         ("method: {masking: {text: 1}}", "masking.text: unknown key"),
     ],
 )
-def test_a_wrong_file_is_one_line_that_names_file_and_key(tmp_path: Path, text: str, problem: str) -> None:
+def test_a_wrong_file_is_one_line_that_names_file_and_key(text: str, problem: str) -> None:
     with pytest.raises(ValueError) as refused:
-        loaded_from(tmp_path, text)
+        loaded_from(text)
     line = str(refused.value)
-    assert line.startswith(f"{tmp_path / 'some.yaml'}: {problem}"), line
+    assert line.startswith(f"some.yaml: {problem}"), line
     assert "\n" not in line and len(line) < 400
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "some.yaml"
-    path.write_bytes(b"train: \xff\xfe\x00")
+def test_bytes_that_are_no_text_are_refused() -> None:
     with pytest.raises(ValueError, match="cannot be read as YAML"):
-        load_config(str(path), PretrainConfig())
+        parse_config(b"train: \xff\xfe\x00", "some.yaml", PretrainConfig())

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 import pytest
 import ray
 
+from mlim_ray.data.s3.client import client
 from tests.object_store import ObjectStore, free_ports, install
 
 
 @pytest.fixture(scope="session")
 def s3_settings() -> Iterator[tuple[int, str, str]]:
     """Port, access key and secret of the S3 server to be; Ray's workers take them from the environment."""
-    port, access_key, secret_key = free_ports(), "acct:tester", secrets.token_hex(16)
+    port, access_key, secret_key = free_ports(), f"acct:tester{secrets.token_hex(4)}", secrets.token_hex(16)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
         patch.setenv("AWS_ACCESS_KEY_ID", access_key)
@@ -48,3 +49,17 @@ def object_store(
         pytest.skip(f"Swift cannot be installed: {error.stderr.decode()[-200:]}")
     with ObjectStore(tmp_path_factory.mktemp("swift") / "store", python, *s3_settings) as store:
         yield store
+
+
+@pytest.fixture
+def bucket(object_store: ObjectStore) -> str:
+    """A new bucket, as an address."""
+    name = f"test-{secrets.token_hex(6)}"
+    client().create_bucket(Bucket=name)
+    return f"s3://{name}"
+
+
+@pytest.fixture
+def own_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that changes the environment of S3 gets a client made in it; the others keep theirs."""
+    monkeypatch.setattr("mlim_ray.data.s3.client._clients", {})

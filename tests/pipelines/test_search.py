@@ -21,7 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from mlim_ray.config import SearchRunConfig
-from mlim_ray.config.files import load_config
+from mlim_ray.config.files import parse_config
 from mlim_ray.pipelines.search.journal import STUDY_NAME
 
 pytestmark = pytest.mark.cluster
@@ -120,7 +120,7 @@ def test_a_search_leaves_what_it_promises(undisturbed: tuple[Path, dict[str, Any
     assert {"trial", "score", "config", "model"} <= summary["best"].keys()
     best = yaml.safe_load((out / "best.yaml").read_text())
     assert set(best) == {"method", "size"}
-    larger = load_config(str(out / "best.yaml"), SearchRunConfig(), "base")
+    larger = parse_config((out / "best.yaml").read_bytes(), "best.yaml", SearchRunConfig(), "base")
     assert larger.train.learning_rate == "auto" and larger.masking.model_dump(mode="json") == best["method"]["masking"]
     assert "next: python experiments/pretrain.py" in screen and str(out / "report.html") in screen
     for chatter in ("warn", "Traceback", "INFO", "Tune Status", "ray::"):

@@ -89,7 +89,7 @@ class Listing:
         """One file."""
         relative = self.relative(number)
         stamp = self.stamps_F[number].as_py().decode()
-        return storage.FileInfo(storage.join(self.root, relative), relative, int(self.num_bytes_F[number]), stamp)
+        return storage.FileInfo(self.root, relative, int(self.num_bytes_F[number]), stamp)
 
     def files(self, numbers: Iterable[int]) -> list[storage.FileInfo]:
         """Some files, for which there have to be few."""

@@ -9,7 +9,7 @@ import ray
 from ray import tune
 
 from mlim_ray.config import SearchRunConfig
-from mlim_ray.config.files import write_best, write_config
+from mlim_ray.config.files import best_text, config_text
 from mlim_ray.data import storage
 from mlim_ray.data.lease import Lease
 from mlim_ray.evaluation.evaluation import paper_figures
@@ -17,6 +17,7 @@ from mlim_ray.pipelines.cluster import Cluster, connect
 from mlim_ray.pipelines.feed import put_resident
 from mlim_ray.pipelines.measure import Measured, Yardstick, gpu_options, make_yardstick, measure
 from mlim_ray.pipelines.plan import check_search, describe_search
+from mlim_ray.pipelines.ray_files import ray_storage
 from mlim_ray.pipelines.request import RunRequest
 from mlim_ray.pipelines.resources import WorkerPlan, plan_search
 from mlim_ray.pipelines.search.journal import SearchStudy, open_journal, sync_journal
@@ -60,7 +61,7 @@ def search(request: RunRequest[SearchRunConfig]) -> dict[str, Any]:
         check_places(request.data, request.out, cluster)
         setting = _for_budget(open_setting(request, cluster, folder, auto_feed="resident"))
         plan = _plan(setting, cluster)
-        write_config(folder.file("config.yaml"), setting.config)
+        folder.write_text("config.yaml", config_text(setting.config))
         folder.write_json(
             "environment.json",
             setting.environment(request, num_workers=1, threads_per_worker=plan.threads_per_worker),
@@ -140,7 +141,7 @@ def _fit(folder: RunFolder, setting: Setting[SearchRunConfig], plan: WorkerPlan,
         ),
         run_config=tune.RunConfig(
             name=EXPERIMENT,
-            storage_path=ray_folder(folder),
+            **ray_storage(ray_folder(folder)),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=_MAX_TRIAL_FAILURES),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -204,7 +205,7 @@ def _conclude(
     complete = [result for result in results if result.state == "COMPLETE"]
     best = min(complete, key=lambda result: result.score or 0.0)
     best_config = trial_config(setting.config, best.params)
-    write_best(folder.file("best.yaml"), best_config)
+    folder.write_text("best.yaml", best_text(best_config))
     storage.write_bytes_atomically(folder.file("trials.parquet"), table_bytes(results))
     levels = setting.config.search.rungs
     sentences = judge(Search.of([vars(result) for result in results], best.trial, levels)).sentences
