@@ -49,8 +49,8 @@ class PrepareConfig(Section):
     """colour behind transparent pixels and letterbox borders, red,green,blue in 0..255"""
     min_image_side: int = Field(8, ge=1)
     """pictures with a shorter side than this many pixels are rejected"""
-    max_image_pixels: int = Field(25_000_000, ge=1)
-    """pictures whose header claims more pixels are rejected before they are decoded"""
+    max_image_pixels: int = Field(25_000_000, ge=1, le=178_956_970)
+    """pictures whose header claims more pixels are rejected before they are decoded (the upper bound is Pillow's)"""
     max_text_characters: int = Field(2_000, ge=1)
     """longer texts are cut there and counted"""
     max_tokens: int = Field(24, ge=3, le=512)

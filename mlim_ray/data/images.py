@@ -221,7 +221,7 @@ def _to_square(image: ImageFile.ImageFile, rules: ImageRules) -> Pixels | Proble
 
 def _upright(image: Image.Image) -> Image.Image:
     # A TIFF was turned when it was loaded. Like browsers, we take no orientation from elsewhere.
-    if image.format == "TIFF" or "exif" not in image.info:
+    if "exif" not in image.info:
         return image
     try:
         exif = Image.Exif()
@@ -242,7 +242,7 @@ def _grey_from_wide(image: Image.Image) -> Image.Image | Problem:
     transparent = image.info.pop("transparency", None)
     if transparent is not None:
         grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
-    grey.info, grey.format = image.info, image.format
+    grey.info = image.info
     return grey
 
 

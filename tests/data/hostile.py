@@ -8,7 +8,6 @@ import io
 import math
 import struct
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -377,35 +376,34 @@ def hostile_records() -> dict[str, Hostile]:
     return found
 
 
-_COLUMNS: dict[str, Callable[[RawRecord], object]] = {
-    "id": lambda record: record.key,
-    "image": lambda record: record.image,
-    "title": lambda record: record.text,
-    "label": lambda record: record.label,
-    "group": lambda record: record.group,
-    "split": lambda record: record.split,
+HOSTILE_COLUMNS = {
+    "key_column": "id",
+    "image_column": "image",
+    "text_column": "title",
+    "label_column": "label",
+    "group_column": "group",
+    "split_column": "split",
 }
+"""Of the file below, as knobs of PrepareConfig: nothing guesses that bytes are a text or a key."""
 
 
 def write_hostile_parquet(path: Path) -> dict[int, Reason | None]:
-    """Write those records that Parquet can hold, every column as bytes; row -> reason, None where it is accepted.
+    """Write those records that Parquet can hold; row -> reason, None where it is accepted. Keys differ.
 
-    Columns: id, image, title, label, group, split, of which id and title have to be named as key and text
-    because nothing guesses that bytes are text.
+    All columns are bytes, so that they hold what is no UTF-8, but the split, which no source takes as bytes.
     """
-    rows: list[dict[str, bytes | None]] = []
+    rows: list[dict[str, object]] = []
     reasons: dict[int, Reason | None] = {}
     for name, hostile in hostile_records().items():
         record = hostile.record(name)
-        values = {column: _as_bytes(value(record)) for column, value in _COLUMNS.items()}
-        if record.problem is None and all(value is None or isinstance(value, bytes) for value in values.values()):
+        values = (record.key, record.image, record.text, record.label, record.group)
+        stored = [value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value for value in values]
+        is_storable = record.problem is None and not isinstance(record.image, str)
+        is_storable = is_storable and isinstance(record.split, (str, type(None)))
+        if is_storable and all(value is None or isinstance(value, bytes) for value in stored):
             reasons[len(rows)] = hostile.reason
-            rows.append(values)  # type: ignore[arg-type]
-    pq.write_table(pa.Table.from_pylist(rows, pa.schema([(name, pa.binary()) for name in _COLUMNS])), path)
+            rows.append(dict(zip(HOSTILE_COLUMNS.values(), [*stored, record.split], strict=True)))
+    kinds = [pa.binary()] * 5 + [pa.string()]
+    schema = pa.schema(list(zip(HOSTILE_COLUMNS.values(), kinds, strict=True)))
+    pq.write_table(pa.Table.from_pylist(rows, schema), path)
     return reasons
-
-
-def _as_bytes(value: object) -> object:
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass")
-    return value

@@ -1,4 +1,5 @@
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data.cleaning import MAX_NAME_CHARACTERS, CleaningRules, RawRecord, clean
 from mlim_ray.data.images import MAX_ENCODED_BYTES, ImageRules
 from mlim_ray.data.rejection import MAX_DETAIL_CHARACTERS, Problem, Reason, Stage
-from mlim_ray.data.sources import resolve_prepare_config
-from tests.data.hostile import hostile_records
+from mlim_ray.data.sources import open_source, resolve_prepare_config
+from tests.data.hostile import HOSTILE_COLUMNS, hostile_records, write_hostile_parquet
 from tests.data.pictures import encoded, noise
 
 CONFIG = resolve_prepare_config(PrepareConfig(max_text_characters=50), 16)
@@ -61,6 +62,20 @@ def test_every_hostile_record_ends_as_documented(name: str) -> None:
     assert rejected.key is None or len(rejected.key) <= MAX_NAME_CHARACTERS
     from_source = isinstance(record.image, Problem) or record.problem is not None
     assert rejected.stage is (Stage.READ if from_source else Stage.CLEAN)
+
+
+def test_hostile_records_of_a_parquet_file_end_the_same_way(tmp_path: Path) -> None:
+    reasons = write_hostile_parquet(tmp_path / "hostile.parquet")
+    config = resolve_prepare_config(PrepareConfig(**HOSTILE_COLUMNS), 16)
+    source = open_source(str(tmp_path), config)
+    rules = CleaningRules.of(config, has_split=True)
+    found: dict[int, Reason | None] = {}
+    for part in source.slices():
+        for records in source.read(part):
+            cleaned = clean(records, rules)
+            found |= {record.row: record.reason for record in cleaned.rejected}
+            found |= dict.fromkeys(record.row for record in cleaned.accepted)
+    assert len(reasons) > 120 and found == reasons
 
 
 def test_there_are_hostile_records_of_every_reason_that_cleaning_gives() -> None:

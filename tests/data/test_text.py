@@ -38,6 +38,12 @@ def test_marks_on_one_letter_are_bounded_and_the_cut_is_counted() -> None:
     assert cleaned.was_cut and len(cleaned.text) <= 31
 
 
+def test_marks_are_counted_letter_by_letter() -> None:
+    text = "na\u0301i\u0323\u0302ve \u0434\u043e\u043c " * 50
+    cleaned = clean_text(text, 2_000)
+    assert cleaned == CleanText(unicodedata.normalize("NFC", text).strip(), False)
+
+
 def test_what_is_seen_stays_and_what_turns_directions_goes() -> None:
     rocket = "\U0001f469\u200d\U0001f680"
     assert clean_text(f"\ufeff{rocket} \u202eabc\u05d0", 100) == CleanText(f"{rocket} abc\u05d0", False)
