@@ -17,6 +17,7 @@ import pytest
 from mlim_ray.config import PretrainConfig
 from mlim_ray.config.files import write_best
 from mlim_ray.training.resolve import resolve_size
+from tests.data.source_forms import FORMS, some_items
 from tests.experiments.loading import EXPERIMENTS, load_main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,8 +30,10 @@ STAND_INS = {
     "my_catalogue/": GENERATED,
     "prepared/": GENERATED,
     "runs/tune_mam-001/best.yaml": BEST,
+    "s3://my-bucket/shards/": "shards/",
 }
 """What a page names and a clone has not: a reader's own records, and what an earlier command on the page wrote."""
+NUM_ITEMS = 24
 
 NOT_RUN = {
     ("git", "clone"): "needs the network",
@@ -105,32 +108,47 @@ def run(command: Command) -> None:
     elif command.program == "mlim-ray":
         # What prepare writes to is not there yet, whatever stands in for it when it is read.
         words = [*words[:2], "out", *words[3:]] if command.is_prepare else words
-        shell([sys.executable, "-m", "mlim_ray.command_line.main", *words], Path.cwd())
+        output = shell([sys.executable, "-m", "mlim_ray.command_line.main", *words, "--json"], Path.cwd())
+        if words[0] == "inspect":
+            assert json.loads(output.splitlines()[-1])["reasons"] == {}, output
     else:
         raise AssertionError(f"{command}: not known to this test; teach it how to run {command.program}")
 
 
-def shell(words: list[str], folder: Path) -> None:
+def shell(words: list[str], folder: Path) -> str:
     environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MAKEFLAGS")}
     done = subprocess.run(
         words, cwd=folder, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(autouse=True)
 def readers_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The current folder is empty but for a `best.yaml`."""
+    """The current folder is empty but for a `best.yaml` and a small source of each form that a page names."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.chdir(tmp_path)
     write_best(BEST, resolve_size(PretrainConfig(), has_gpu=False))
+    items = some_items(NUM_ITEMS)
+    for form, name in (("parquet", "catalogue.parquet"), ("csv", "products.csv"), ("jsonl", "products.jsonl")):
+        write, _ = FORMS[form]
+        write(tmp_path, items)
+        next(tmp_path.glob(f"items.{name.rpartition('.')[2]}")).rename(name)
+    table = Path("products.csv")
+    table.write_text(table.read_text().replace("photos/", ""))
+    FORMS["webdataset"][0](tmp_path, items)
+    for form, folder in (("folder per label", "by_label"), ("jsonl", "mixed"), ("parquet", "mixed")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        FORMS[form][0](tmp_path / folder, items)
 
 
 @pytest.mark.parametrize("command", PARAMETERS)
 def test_a_command_of_the_pages_runs(command: Command, tmp_path: Path) -> None:
     run(command)
     if command.is_prepare:
-        assert json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]["accepted"] == 300
+        accepted = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]["accepted"]
+        assert accepted == (300 if "my_catalogue/" in command.words else NUM_ITEMS)
 
 
 def test_the_readme_begins_with_the_two_commands() -> None:
