@@ -6,18 +6,24 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mlim_ray.config import PretrainConfig
 from mlim_ray.config.files import best_text
 from mlim_ray.training.resolve import resolve_size
+from tests.data.pictures import encoded, noise
+from tests.data.source_forms import FORMS, some_items
 from tests.experiments.loading import EXPERIMENTS, load_main
+from tests.pipelines.test_prepare import write_source
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -32,8 +38,12 @@ STAND_INS = {
     "s3://shop/catalogue": GENERATED,
     "s3://shop/sets/catalogue": GENERATED,
     "s3://shop/runs/first": "runs/first",
+    "s3://my-bucket/shards/": "shards/",
 }
 """What a page names and a clone has not: a reader's own records, and what an earlier command on the page wrote."""
+SET_STAND_INS = {"my_catalogue/": "grown", "prepared/": "set"}
+"""For commands that go on with a set: its source, grown, and the set itself."""
+NUM_ITEMS = 24
 
 NOT_RUN = {
     ("git", "clone"): "needs the network",
@@ -65,7 +75,13 @@ class Command:
 
     @property
     def is_prepare(self) -> bool:
-        return self.program == "mlim-ray" and self.words[1:2] == ("prepare",)
+        return self.program == "mlim-ray" and self.words[1:2] == ("prepare",) and not self.uses_set
+
+    @property
+    def uses_set(self) -> bool:
+        """Whether it goes on with what an earlier command on the page wrote."""
+        going_on = self.words[1:2] in (("verify",), ("requeue",)) or "--append" in self.words
+        return self.program == "mlim-ray" and going_on
 
 
 def commands_in(text: str, page: str) -> Iterator[Command]:
@@ -86,14 +102,17 @@ def commands_in(text: str, page: str) -> Iterator[Command]:
 
 COMMANDS = [command for page in PAGES if page.exists() for command in commands_in(page.read_text(), page.name)]
 PARAMETERS = [
-    pytest.param(command, id=str(command), marks=[pytest.mark.cluster] if command.is_prepare else [])
+    pytest.param(
+        command, id=str(command), marks=[pytest.mark.cluster] if command.is_prepare or command.uses_set else []
+    )
     for command in COMMANDS
 ]
 
 
 def run(command: Command) -> None:
     """Run a command in the current folder, which is empty but for the stand-ins; it has to end well."""
-    words = [STAND_INS.get(word, word) for word in command.words[1:]]
+    stand_ins = SET_STAND_INS if command.uses_set else STAND_INS
+    words = [stand_ins.get(word, word) for word in command.words[1:]]
     if any(_SHELL.fullmatch(word) for word in words):
         raise AssertionError(f"{command}: more than one command in a line; write one a line")
     for start, reason in NOT_RUN.items():
@@ -108,32 +127,66 @@ def run(command: Command) -> None:
     elif command.program == "mlim-ray":
         # What prepare writes to is not there yet, whatever stands in for it when it is read.
         words = [*words[:2], "out", *words[3:]] if command.is_prepare else words
-        shell([sys.executable, "-m", "mlim_ray.command_line.main", *words], Path.cwd())
+        json_flag = [] if words[0] == "verify" else ["--json"]
+        output = shell([sys.executable, "-m", "mlim_ray.command_line.main", *words, *json_flag], Path.cwd())
+        if words[0] == "inspect":
+            assert json.loads(output.splitlines()[-1])["reasons"] == {}, output
     else:
         raise AssertionError(f"{command}: not known to this test; teach it how to run {command.program}")
 
 
-def shell(words: list[str], folder: Path) -> None:
+def shell(words: list[str], folder: Path) -> str:
     environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MAKEFLAGS")}
     done = subprocess.run(
         words, cwd=folder, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(autouse=True)
 def readers_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The current folder is empty but for a `best.yaml`."""
+    """The current folder is empty but for a `best.yaml` and a small source of each form that a page names."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.chdir(tmp_path)
     Path(BEST).write_text(best_text(resolve_size(PretrainConfig(), has_gpu=False)))
+    items = some_items(NUM_ITEMS)
+    for form, name in (("parquet", "catalogue.parquet"), ("csv", "products.csv"), ("jsonl", "products.jsonl")):
+        write, _ = FORMS[form]
+        write(tmp_path, items)
+        next(tmp_path.glob(f"items.{name.rpartition('.')[2]}")).rename(name)
+    table = Path("products.csv")
+    table.write_text(table.read_text().replace("photos/", ""))
+    FORMS["webdataset"][0](tmp_path, items)
+    for form, folder in (("folder per label", "by_label"), ("jsonl", "mixed"), ("parquet", "mixed")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        FORMS[form][0](tmp_path / folder, items)
+
+
+@pytest.fixture(scope="module")
+def a_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set with a rejected picture that was kept, its source with one more file, and a repaired row."""
+    folder = tmp_path_factory.mktemp("set")
+    write_source(folder / "grown" / "a.parquet", 100, {5: {"image": encoded(noise(5_100, 5_000), "JPEG")}})
+    flags = ["--vocabulary-size", "200", "--keep-rejected", "--no-dashboard"]
+    shell([sys.executable, "-m", "mlim_ray.command_line.main", "prepare", "grown", "set", *flags], folder)
+    write_source(folder / "grown" / "b.parquet", 10, first=100)
+    row = next(iter(pq.read_table(folder / "set" / "quarantine").to_pylist()))
+    pq.write_table(pa.Table.from_pylist([row | {"image": encoded(noise())}]), folder / "repaired.parquet")
+    return folder
 
 
 @pytest.mark.parametrize("command", PARAMETERS)
-def test_a_command_of_the_pages_runs(command: Command, tmp_path: Path) -> None:
+def test_a_command_of_the_pages_runs(command: Command, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if command.uses_set:
+        shutil.copytree(request.getfixturevalue("a_set"), tmp_path, dirs_exist_ok=True)
     run(command)
+    if command.uses_set:
+        accepted = json.loads((tmp_path / "set" / "manifest.json").read_text())["counts"]["accepted"]
+        assert accepted == {"verify": 99, "requeue": 100, "prepare": 109}[command.words[1]]
     if command.is_prepare:
-        assert json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]["accepted"] == 300
+        accepted = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]["accepted"]
+        assert accepted == (300 if STAND_INS.get(command.words[2]) == GENERATED else NUM_ITEMS)
 
 
 def test_the_readme_begins_with_the_two_commands() -> None:

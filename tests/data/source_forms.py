@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from tests.data.pictures import encoded, noise
 
-FIELDS = ("id", "title", "brand", "label", "group_id", "split")
+FIELDS = ("id", "title", "brand", "description", "label", "group_id", "split")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Item:
     label: str
     group_id: str
     split: str
+    description: str = "One of many."
 
     @property
     def file(self) -> str:
