@@ -34,15 +34,32 @@ class Records(NamedTuple):
 
 def decode_records(table: pa.Table, manifest: Manifest) -> Records:
     """Rows of a set's shard, with at least `COLUMNS`, as arrays."""
-    token_ids, num_tokens = _padded(table["token_ids"], manifest.text.max_tokens, 0, np.int32)
-    words, _ = _padded(table["word_of_token"], manifest.text.max_tokens, -1, np.int16)
+    records = empty_records(len(table), manifest)
+    decode_into(records, np.arange(len(table)), table, manifest)
+    return records
+
+
+def empty_records(num_records: int, manifest: Manifest) -> Records:
+    """Arrays for so many records of a set, to be filled by `decode_into`."""
+    size, width = manifest.image.size, manifest.text.max_tokens
     return Records(
-        table["key_hash"].to_numpy(),
-        _pixels(table["image"].combine_chunks(), manifest.image.size, manifest.image.encoding),
-        token_ids,
-        words,
-        num_tokens,
+        np.empty(num_records, np.uint64),
+        np.empty((num_records, size, size, 3), np.uint8),
+        np.zeros((num_records, width), np.int32),
+        np.full((num_records, width), -1, np.int16),
+        np.empty(num_records, np.int16),
     )
+
+
+def decode_into(out: Records, places: NDArray[np.int64], table: pa.Table, manifest: Manifest) -> None:
+    """Rows of a set's shard, with at least `COLUMNS`, to those places of `out`, which are as yet unfilled.
+
+    Pictures are most of a set's bytes: decoded where they belong, they are never joined or put in order by copying.
+    """
+    out.key_hash_R[places] = table["key_hash"].to_numpy()
+    _decode_pixels(out.pixels_RHW3, places, table["image"].combine_chunks(), manifest)
+    out.num_tokens_R[places] = _fill_rows(out.token_ids_RT, places, table["token_ids"])
+    _fill_rows(out.word_of_token_RT, places, table["word_of_token"])
 
 
 def join_records(parts: list[Records]) -> Records:
@@ -50,24 +67,25 @@ def join_records(parts: list[Records]) -> Records:
     return parts[0] if len(parts) == 1 else Records(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _pixels(column: pa.BinaryArray, image_size: int, encoding: str) -> NDArray[np.uint8]:
-    shape = (len(column), image_size, image_size, 3)
+def _decode_pixels(
+    out: NDArray[np.uint8], places: NDArray[np.int64], column: pa.BinaryArray, manifest: Manifest
+) -> None:
+    size, encoding = manifest.image.size, manifest.image.encoding
     if encoding == "raw":
         # Every picture has the same number of bytes, so the column's buffer is the array.
-        num_bytes = image_size * image_size * 3
-        offset = column.offset * num_bytes
-        return np.frombuffer(column.buffers()[2], np.uint8, len(column) * num_bytes, offset).reshape(shape)
-    out = np.empty(shape, np.uint8)
-    for i, encoded in enumerate(column):
-        out[i] = decode_stored(encoded.as_buffer(), image_size, encoding)
-    return out
+        num_bytes = size * size * 3
+        pixels = np.frombuffer(column.buffers()[2], np.uint8, len(column) * num_bytes, column.offset * num_bytes)
+        out[places] = pixels.reshape(-1, size, size, 3)
+        return
+    for place, encoded in zip(places, column.to_pylist(), strict=True):
+        out[place] = decode_stored(encoded, size, encoding)
 
 
-def _padded(
-    column: pa.ChunkedArray, width: int, fill: int, dtype: type[np.int32] | type[np.int16]
-) -> tuple[NDArray[Any], NDArray[np.int16]]:
+def _fill_rows(out: NDArray[Any], places: NDArray[np.int64], column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Each list to the beginning of its row of `out`; their lengths."""
     lists = column.combine_chunks()
-    lengths = np.diff(lists.offsets.to_numpy())
-    out = np.full((len(lists), width), fill, dtype)
-    out[np.arange(width)[None] < lengths[:, None]] = lists.flatten().to_numpy()
-    return out, lengths.astype(np.int16)
+    lengths: NDArray[np.int64] = np.diff(lists.offsets.to_numpy()).astype(np.int64)
+    starts = np.cumsum(lengths) - lengths
+    position = np.arange(lengths.sum()) - np.repeat(starts, lengths)
+    out[np.repeat(places, lengths), position] = lists.flatten().to_numpy()
+    return lengths

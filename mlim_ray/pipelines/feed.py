@@ -1,8 +1,8 @@
 """Feeding workers: Ray Data as the parallel map over step numbers, or a set that all workers share in memory.
 
-Streaming: one task reads and masks the steps of one chunk for one worker. Ray Data runs the tasks ahead of the worker
-and keeps their order; which records a step holds is decided by its number alone (contract C2), so the stream can be
-cut and resumed anywhere. One stream lasts for the whole run: there is no epoch boundary to stall at.
+Streaming: one task reads and masks the steps of a few chunks for one worker. Ray Data runs the tasks ahead of the
+worker and keeps their order; which records a step holds is decided by its number alone (contract C2), so the stream can
+be cut and resumed anywhere. There is no epoch boundary to stall at.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,11 @@ from mlim_ray.pipelines.cluster import quiet
 from mlim_ray.training.batch import Batch
 from mlim_ray.training.stream import TRAIN_SPLIT, ShardReader, read_groups
 
-_PREFETCHED_CHUNKS = 2
+# A task costs Ray Data tens of milliseconds whatever it does: as much work for each as its memory allows.
+_TASK_BYTES = 64 << 20
+_PREFETCHED_TASKS = 2
+# Ray Data registers all tasks of a pipeline, about a millisecond each, before the first one starts.
+_TASKS_PER_PIPELINE = 500
 _RESIDENT_GROUPS_PER_TASK = 32
 
 Columns = dict[str, NDArray[Any]]
@@ -28,14 +32,7 @@ Columns = dict[str, NDArray[Any]]
 
 def stream_batches(reader: ShardReader, start_step: int, stop_step: int) -> Iterator[Batch]:
     """This worker's part of the batches of steps [start_step, stop_step), decoded and masked in Ray Data tasks."""
-    first_chunk = reader.chunk_of(start_step)
-    num_chunks = reader.chunk_of(stop_step - 1) - first_chunk + 1
-    _keep_order()
-    chunks = ray.data.range(num_chunks, override_num_blocks=num_chunks).map_batches(
-        _ReadChunk(reader, first_chunk, start_step, stop_step), batch_size=1, num_cpus=1
-    )
-    arrived = chunks.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=_PREFETCHED_CHUNKS)
-    return _cut_at_steps(iter(arrived), reader, start_step, stop_step)
+    return _cut_at_steps(_arrivals(reader, start_step, stop_step), reader, start_step, stop_step)
 
 
 def put_resident(prepared: PreparedSet) -> "ray.ObjectRef[Records]":
@@ -55,18 +52,40 @@ def resident_bytes(num_records: int, image_size: int, max_tokens: int) -> int:
     return num_records * (image_size**2 * 3 + max_tokens * 6 + 10)
 
 
+def _arrivals(reader: ShardReader, start_step: int, stop_step: int) -> Iterator[Columns]:
+    """What the tasks return, in step order."""
+    tasks = _divide(reader, reader.chunk_of(start_step), reader.chunk_of(stop_step - 1) + 1)
+    for first in range(0, len(tasks), _TASKS_PER_PIPELINE):
+        part = [{"start": chunks.start, "stop": chunks.stop} for chunks in tasks[first : first + _TASKS_PER_PIPELINE]]
+        _keep_order()
+        read = ray.data.from_items(part, override_num_blocks=len(part)).map_batches(
+            _ReadChunks(reader, start_step, stop_step), batch_size=1, num_cpus=1
+        )
+        yield from read.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=_PREFETCHED_TASKS)
+
+
+def _divide(reader: ShardReader, start: int, stop: int) -> list[range]:
+    """The chunks of each task: a single one at first, so that the first batch comes soon, and then more and more."""
+    image, text = reader.prepared.manifest.image, reader.prepared.manifest.text
+    most = max(1, _TASK_BYTES // resident_bytes(reader.chunk_records, image.size, text.max_tokens))
+    tasks: list[range] = []
+    while start < stop:
+        tasks.append(range(start, min(start + min(most, 1 + len(tasks) // 2), stop)))
+        start = tasks[-1].stop
+    return tasks
+
+
 @dataclass(frozen=True)
-class _ReadChunk:
-    """Ray Data's map function: the number of a chunk in, its masked rows out."""
+class _ReadChunks:
+    """Ray Data's map function: a run of chunks in, their masked rows out."""
 
     reader: ShardReader
-    first_chunk: int
     start_step: int
     stop_step: int
 
     def __call__(self, block: Columns) -> Columns:
-        chunk = self.first_chunk + int(block["id"][0])
-        batch, step_of_row = self.reader.read_chunk(chunk, self.start_step, self.stop_step)
+        chunks = range(int(block["start"][0]), int(block["stop"][0]))
+        batch, step_of_row = self.reader.read_chunks(chunks, self.start_step, self.stop_step)
         return {**batch._asdict(), "step": step_of_row}
 
 
@@ -80,8 +99,7 @@ class _ReadGroups:
     def __call__(self, block: Columns) -> Columns:
         first = int(block["id"][0]) * _RESIDENT_GROUPS_PER_TASK
         groups = range(first, min(first + _RESIDENT_GROUPS_PER_TASK, self.num_groups))
-        records = read_groups(self.prepared, groups)
-        return records._asdict()
+        return read_groups(self.prepared, groups)._asdict()
 
 
 def _cut_at_steps(arrived: Iterator[Columns], reader: ShardReader, start_step: int, stop_step: int) -> Iterator[Batch]:
@@ -111,7 +129,7 @@ def _cut_at_steps(arrived: Iterator[Columns], reader: ShardReader, start_step: i
             empty = batch.take(slice(0, 0))
             yield batch
         else:
-            yield empty if empty is not None else reader.read_chunk(reader.chunk_of(step), step, step)[0]
+            yield empty if empty is not None else reader.read_chunks(range(0), step, step)[0]
 
 
 def _keep_order() -> None:

@@ -37,8 +37,8 @@ class Masking(NamedTuple):
     num_cells: int
 
 
-def make_batch(records: Records, epoch: int, masking: Masking) -> Batch:
-    """Mask records as the policy says for this epoch."""
+def make_batch(records: Records, epoch: int | NDArray[np.int64], masking: Masking) -> Batch:
+    """Mask records as the policy says for this epoch, or for the epoch of each."""
     epoch_B = np.full(len(records.key_hash_R), epoch, np.int64)
     masks = draw_masks(
         masking.policy,
@@ -48,10 +48,10 @@ def make_batch(records: Records, epoch: int, masking: Masking) -> Batch:
         num_cells=masking.num_cells,
         word_of_token_BT=records.word_of_token_RT,
     )
-    return masked(records, masks, epoch)
+    return masked(records, masks, epoch_B)
 
 
-def masked(records: Records, masks: Masks, epoch: int = 0) -> Batch:
+def masked(records: Records, masks: Masks, epoch: int | NDArray[np.int64] = 0) -> Batch:
     """Records with given masks; probes and pictures bring their own, outside any epoch."""
     return Batch(
         records.key_hash_R,

@@ -3,18 +3,23 @@
 Both ways use the same order and the same masks, so a test can prove that keys, pixels and masks are equal.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlim_ray.config import FeedConfig, TrainConfig
 from mlim_ray.data.prepared import PreparedSet
-from mlim_ray.data.records import COLUMNS, Records, decode_records, join_records
-from mlim_ray.training.batch import Batch, Masking, make_batch
+from mlim_ray.data.records import COLUMNS, Records, decode_into, empty_records
+from mlim_ray.masking.masks import Masks, draw_masks
+from mlim_ray.training.batch import Batch, Masking, make_batch, masked
 from mlim_ray.training.order import Rows, StreamOrder, join_rows
 
 TRAIN_SPLIT = "train"
+# A batch's masks alone take longer than copying its pictures; those of a few thousand records cost a quarter each.
+_RECORDS_MASKED_TOGETHER = 2_048
 
 
 def stream_order(prepared: PreparedSet, train: TrainConfig, feed: FeedConfig) -> StreamOrder:
@@ -44,15 +49,20 @@ class ShardReader:
         epoch, step_in_epoch = divmod(step, self.order.epoch_steps)
         return epoch * self._chunks_per_epoch + step_in_epoch // self.order.chunk_steps
 
-    def read_chunk(self, chunk: int, start_step: int, stop_step: int) -> tuple[Batch, np.ndarray]:
-        """Rows of the chunk's steps within [start_step, stop_step), in step order, and the step of each row."""
+    @property
+    def chunk_records(self) -> int:
+        """About how many records of a chunk are this worker's."""
+        return max(1, self.order.chunk_steps * self.order.batch_size * len(self.lanes) // self.order.num_lanes)
+
+    def read_chunks(self, chunks: range, start_step: int, stop_step: int) -> tuple[Batch, NDArray[np.int64]]:
+        """Rows of the chunks' steps within [start_step, stop_step), in step order, and the step of each row."""
+        steps = range(max(self._first_step(chunks.start), start_step), min(self._first_step(chunks.stop), stop_step))
+        rows, step_of_row = _rows_of(self.order, self.lanes, steps)
+        return make_batch(self._read(rows), step_of_row // self.order.epoch_steps, self.masking), step_of_row
+
+    def _first_step(self, chunk: int) -> int:
         epoch, chunk_in_epoch = divmod(chunk, self._chunks_per_epoch)
-        first = epoch * self.order.epoch_steps + chunk_in_epoch * self.order.chunk_steps
-        last = min(first + self.order.chunk_steps, (epoch + 1) * self.order.epoch_steps)
-        steps = range(max(first, start_step), min(last, stop_step))
-        rows_of_steps = [self.order.rows_at(step, self.lanes) for step in steps]
-        step_of_row = np.repeat(np.asarray(steps, np.int64), [len(rows.group) for rows in rows_of_steps])
-        return make_batch(self._read(join_rows(rows_of_steps)), epoch, self.masking), step_of_row
+        return epoch * self.order.epoch_steps + chunk_in_epoch * self.order.chunk_steps
 
     @property
     def _chunks_per_epoch(self) -> int:
@@ -60,33 +70,54 @@ class ShardReader:
 
     def _read(self, rows: Rows) -> Records:
         """The records at `rows`; each row group is read once and only the wanted rows are decoded."""
+        records = empty_records(len(rows.group), self.prepared.manifest)
         by_group = np.lexsort((rows.row, rows.group))
         groups, starts = np.unique(rows.group[by_group], return_index=True)
-        if len(groups) == 0:
-            return self._decode(0, rows.row)
-        parts = [
-            self._decode(int(group), rows.row[places])
-            for group, places in zip(groups, np.split(by_group, starts[1:]), strict=True)
-        ]
-        place_of_row = np.empty_like(by_group)
-        place_of_row[by_group] = np.arange(len(by_group))
-        return join_records(parts).take(place_of_row)
-
-    def _decode(self, group: int, rows: np.ndarray) -> Records:
-        return decode_records(self.prepared.read_group(TRAIN_SPLIT, group, COLUMNS).take(rows), self.prepared.manifest)
+        for group, places in zip(groups, np.split(by_group, starts[1:]), strict=False):
+            wanted = self.prepared.read_group(TRAIN_SPLIT, int(group), COLUMNS).take(rows.row[places])
+            decode_into(records, places, wanted, self.prepared.manifest)
+        return records
 
 
-def read_groups(prepared: PreparedSet, groups: Iterable[int]) -> Records:
-    """Whole row groups of the training split; all of them in order are the resident set."""
-    return join_records(
-        [decode_records(prepared.read_group(TRAIN_SPLIT, group, COLUMNS), prepared.manifest) for group in groups]
-    )
+def read_groups(prepared: PreparedSet, groups: range) -> Records:
+    """Consecutive row groups of the training split; all of them are the resident set."""
+    short = dict(prepared.short_groups(TRAIN_SPLIT))
+    sizes = [short.get(group, prepared.manifest.row_group_records) for group in groups]
+    records = empty_records(sum(sizes), prepared.manifest)
+    first = 0
+    for group, size in zip(groups, sizes, strict=True):
+        places = np.arange(first, first + size)
+        decode_into(records, places, prepared.read_group(TRAIN_SPLIT, group, COLUMNS), prepared.manifest)
+        first += size
+    return records
 
 
 def resident_batches(
     records: Records, order: StreamOrder, masking: Masking, lanes: range, start_step: int, stop_step: int
 ) -> Iterator[Batch]:
     """The batches of steps [start_step, stop_step) of one worker, from the training split in memory."""
-    for step in range(start_step, stop_step):
-        rows = order.rows_at(step, lanes)
-        yield make_batch(records.take(order.places(rows)), order.epoch_of(step), masking)
+    steps_together = max(1, _RECORDS_MASKED_TOGETHER // order.batch_size)
+    for first in range(start_step, stop_step, steps_together):
+        steps = range(first, min(first + steps_together, stop_step))
+        rows, step_of_row = _rows_of(order, lanes, steps)
+        place_R = order.places(rows)
+        epoch_R = step_of_row // order.epoch_steps
+        masks = draw_masks(
+            masking.policy,
+            seed=masking.seed,
+            epoch_B=epoch_R,
+            key_hash_B=records.key_hash_R[place_R],
+            num_cells=masking.num_cells,
+            word_of_token_BT=records.word_of_token_RT[place_R],
+        )
+        edges = np.searchsorted(step_of_row, np.arange(steps.start, steps.stop + 1))
+        for start, stop in pairwise(edges):
+            part = slice(start, stop)
+            yield masked(records.take(place_R[part]), Masks._make(array[part] for array in masks), epoch_R[part])
+
+
+def _rows_of(order: StreamOrder, lanes: range, steps: range) -> tuple[Rows, NDArray[np.int64]]:
+    """The rows of a worker at consecutive steps, and the step of each."""
+    rows_of_steps = [order.rows_at(step, lanes) for step in steps]
+    step_of_row = np.repeat(np.asarray(steps, np.int64), [len(rows.group) for rows in rows_of_steps])
+    return join_rows(rows_of_steps), step_of_row

@@ -12,6 +12,7 @@ from mlim_ray.config import FeedConfig, MamConfig, TrainConfig
 from mlim_ray.data import prepared as prepared_module
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.records import Records
+from mlim_ray.pipelines import feed as feed_module
 from mlim_ray.pipelines.feed import put_resident, resident_bytes, stream_batches
 from mlim_ray.training import stream as stream_module
 from mlim_ray.training.batch import Batch, Masking
@@ -37,7 +38,8 @@ def reader_of(prepared: PreparedSet, rank: int, num_workers: int, *, batch_size:
 
 def expected_batches(reader: ShardReader, start: int, stop: int) -> list[Batch]:
     """The same steps without Ray, each read by itself."""
-    return [reader.read_chunk(reader.chunk_of(step), step, step + 1)[0] for step in range(start, stop)]
+    chunks = [reader.chunk_of(step) for step in range(start, stop)]
+    return [reader.read_chunks(range(c, c + 1), s, s + 1)[0] for c, s in zip(chunks, range(start, stop), strict=True)]
 
 
 def check_equal(one: list[Batch] | list[Records], other: list[Batch] | list[Records]) -> None:
@@ -57,12 +59,16 @@ def test_ray_data_tasks_decode_and_mask_each_workers_steps(
 ) -> None:
     reader = reader_of(prepared, rank, 2, batch_size=50, num_lanes=6)
     start, stop = 3, reader.order.epoch_steps + 10
-    assert reader.chunk_of(stop) - reader.chunk_of(start) > 5
+    assert reader.chunk_of(stop) - reader.chunk_of(start) > 6
+    tasks = feed_module._divide(reader, reader.chunk_of(start), reader.chunk_of(stop - 1) + 1)
+    assert len(tasks) > 4 and {len(chunks) for chunks in tasks} >= {1, 2}
     prepared_module._open_shard.cache_clear()
     with monkeypatch.context() as patch:
         # Tasks import their own copy: only what this process would do itself fails.
-        patch.setattr(stream_module, "decode_records", forbid)
+        patch.setattr(stream_module, "decode_into", forbid)
         patch.setattr(stream_module, "make_batch", forbid)
+        # Three pipelines, one after the other, of tasks of one and of two chunks.
+        patch.setattr(feed_module, "_TASKS_PER_PIPELINE", 2)
         streamed = list(stream_batches(reader, start, stop))
     assert prepared_module._open_shard.cache_info().misses == 0
     check_equal(streamed, expected_batches(reader, start, stop))
@@ -72,7 +78,7 @@ def test_resident_records_are_the_split_decoded_once_in_tasks(
     prepared: PreparedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(stream_module, "decode_records", forbid)
+        patch.setattr(stream_module, "decode_into", forbid)
         records = ray.get(put_resident(prepared))
     check_equal([records], [read_groups(prepared, range(35))])
     assert sum(array.nbytes for array in records) == resident_bytes(2_200, SIZE, MAX_TOKENS)

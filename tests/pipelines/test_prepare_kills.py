@@ -21,7 +21,7 @@ from tests.pipelines.test_prepare import contents, write_source
 pytestmark = [pytest.mark.cluster]
 
 ROOT = Path(__file__).resolve().parents[2]
-NUM_KILLS = 10
+SOME, MANY = 3, 10
 FLAGS = ("--image-size", "16", "--vocabulary-size", "300", "--keep-rejected", "--no-dashboard")
 
 
@@ -88,13 +88,17 @@ def wait_for_results(process: subprocess.Popen[bytes], out: Path, wanted: int) -
     return False
 
 
-def test_a_driver_killed_ten_times_leaves_the_set_of_an_undisturbed_run(
-    source: Path, undisturbed: dict[str, str]
+REPEATED = pytest.mark.parametrize("num_wanted", [SOME, pytest.param(MANY, marks=pytest.mark.torture)])
+
+
+@REPEATED
+def test_a_driver_killed_again_and_again_leaves_the_set_of_an_undisturbed_run(
+    source: Path, undisturbed: dict[str, str], num_wanted: int
 ) -> None:
-    out = source.parent / "driver"
-    moments = random.Random(7)
+    out = source.parent / f"driver{num_wanted}"
+    moments = random.Random()
     num_kills = 0
-    while num_kills < NUM_KILLS:
+    while num_kills < num_wanted:
         with started(source, out) as process:
             # The plan itself is one of the files.
             wanted = max(results(out), 1) + moments.randint(1, 2)
@@ -102,21 +106,22 @@ def test_a_driver_killed_ten_times_leaves_the_set_of_an_undisturbed_run(
                 break
             assert not (out / "manifest.json").exists()
             num_kills += 1
-    assert num_kills == NUM_KILLS
+    assert num_kills == num_wanted
     with started(source, out) as process:
         assert process.wait(240) == 0
     assert contents(out) == undisturbed
     assert {path.name for path in out.iterdir()} == {"manifest.json", "shards", "tokenizer", "quarantine", "origin"}
 
 
-def test_workers_killed_ten_times_leave_the_set_of_an_undisturbed_run(
-    source: Path, undisturbed: dict[str, str]
+@REPEATED
+def test_workers_killed_again_and_again_leave_the_set_of_an_undisturbed_run(
+    source: Path, undisturbed: dict[str, str], num_wanted: int
 ) -> None:
-    out = source.parent / "workers"
-    moments = random.Random(8)
+    out = source.parent / f"workers{num_wanted}"
+    moments = random.Random()
     num_kills = 0
     with started(source, out) as process:
-        while num_kills < NUM_KILLS and wait_for_results(process, out, results(out) + moments.randint(1, 2)):
+        while num_kills < num_wanted and wait_for_results(process, out, results(out) + moments.randint(1, 2)):
             busy = [
                 child
                 for child in psutil.Process(process.pid).children(recursive=True)
@@ -125,8 +130,8 @@ def test_workers_killed_ten_times_leave_the_set_of_an_undisturbed_run(
             if busy:
                 moments.choice(busy).send_signal(signal.SIGKILL)
                 num_kills += 1
-        assert process.wait(240) == 0, (out.parent / "workers.log").read_text()[-2_000:]
-    assert num_kills == NUM_KILLS
+        assert process.wait(240) == 0, (out.parent / f"{out.name}.log").read_text()[-2_000:]
+    assert num_kills == num_wanted
     assert contents(out) == undisturbed
 
 

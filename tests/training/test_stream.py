@@ -43,14 +43,17 @@ def global_batches(prepared: PreparedSet, order: StreamOrder) -> list[Batch]:
 
 
 def read_steps(reader: ShardReader, start: int, stop: int) -> list[Batch]:
-    """The worker's batches of steps [start, stop), chunk by chunk."""
-    batches = []
-    for chunk in range(reader.chunk_of(start), reader.chunk_of(stop - 1) + 1):
-        rows, step_of_row = reader.read_chunk(chunk, start, stop)
-        in_chunk = [step for step in range(start, stop) if reader.chunk_of(step) == chunk]
+    """The worker's batches of steps [start, stop), one chunk, then two together, then three ..."""
+    batches: list[Batch] = []
+    first, last = reader.chunk_of(start), reader.chunk_of(stop - 1) + 1
+    for num_chunks in range(1, last - first + 1):
+        chunks = range(first, min(first + num_chunks, last))
+        rows, step_of_row = reader.read_chunks(chunks, start, stop)
+        in_chunks = [step for step in range(start, stop) if reader.chunk_of(step) in chunks]
         np.testing.assert_array_equal(step_of_row, np.sort(step_of_row))
-        assert set(step_of_row) <= set(in_chunk)
-        batches += [rows.take(np.flatnonzero(step_of_row == step)) for step in in_chunk]
+        assert set(step_of_row) <= set(in_chunks)
+        batches += [rows.take(np.flatnonzero(step_of_row == step)) for step in in_chunks]
+        first = chunks.stop
     return batches
 
 
