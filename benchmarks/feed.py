@@ -5,7 +5,7 @@ Command:  python -m benchmarks.feed --out feed.json
           pip install -c constraints.txt -e '.[bench]'
 Cost:     3 rounds of 6 ways x 500 batches of 64 pictures of 112 px: about 10 minutes on two idle cores.
 Ways:     bare (one process reads, decodes and masks: what a single core gives), stream (ours, Ray Data), resident
-          (ours, shared memory), dataloader (PyTorch's over the same shards), webdataset (tar), huggingface (datasets, Arrow);
+          (ours, shared memory), dataloader (PyTorch's over the same shards), webdataset (tar), huggingface (datasets);
           train_worker is our stream as a Ray Train worker sees it. Same pictures, same decoding, same masks.
 Ratios:   each way's steady batches/s over the bare loop's of the same round. Every way runs in a process of its own and
           the order rotates from round to round. The first batch is counted from the call that makes the feed, in a

@@ -48,6 +48,9 @@ BUCKET_BYTES = 48_000_000
 MAX_DISTINCT_WORDS = 1_000_000
 """words that are counted for the vocabulary; past it the rarer half is forgotten, so that memory is bounded"""
 _SLICE_MULTIPLE = 64
+# Of rich photographs; where pictures and texts are all larger, a bucket takes that much more.
+_BYTES_PER_PIXEL = {"raw": 3.0, "png": 2.0, "jpeg": 0.5, "webp": 0.4}
+_TEXT_BYTES = 256
 # Enough pieces of work for a few cores where the records would fit into one bucket.
 _MIN_BUCKETS = 4
 _MIN_BUCKET_RECORDS = 2_048
@@ -118,7 +121,7 @@ class Preparation:
         self.source, self.out, self.config, self.base = addition.source, addition.out, addition.config, addition.base
         self.staging = staging
         self.rules = CleaningRules.of(self.config, self.source.columns.split is not None)
-        self.slices = limit_slices(self.source.slices(), _max_slice_records(self.rules))
+        self.slices = limit_slices(self.source.slices(), _max_slice_records(self.rules), _SLICE_MULTIPLE)
         self.num_records = sum(part.stop - part.start for part in self.slices)
         self.num_buckets = _num_buckets(self.num_records, self.rules)
         self.generation = 0 if self.base is None else len(self.base.generations)
@@ -360,8 +363,7 @@ def _max_slice_records(rules: CleaningRules) -> int:
 
 
 def _record_bytes(rules: CleaningRules) -> int:
-    # An encoded picture takes about a byte a pixel.
-    return rules.image.size**2 * (3 if rules.image_encoding == "raw" else 1) + rules.max_text_characters
+    return int(rules.image.size**2 * _BYTES_PER_PIXEL[rules.image_encoding]) + _TEXT_BYTES
 
 
 def _num_buckets(num_records: int, rules: CleaningRules) -> int:

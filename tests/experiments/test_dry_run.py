@@ -81,6 +81,8 @@ def plan_of(out: str) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
     *lines, summary = out.splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("records: "))
     config = yaml.safe_load("\n".join(lines[:first]))
+    # Of the source, and told from its content each time that it is opened.
+    assert config["prepare"].pop("format") == "auto"
     return config, dict(line.split(": ", 1) for line in lines[first:]), json.loads(summary)
 
 
@@ -202,7 +204,10 @@ def test_sources_that_cannot_be(experiment: Path, tmp_path: Path, capsys: pytest
     for source, problem in (
         (str(missing), f"{missing} does not exist; expected a Parquet file or folder"),
         (str(empty), f"{empty} holds no files"),
-        (str(no_text), "looks like text; name it with --text-column NAME. Columns: image (binary), price (int64)"),
+        (
+            str(no_text),
+            "text; name it with --text-column NAME or --text TEMPLATE. Columns: image (binary), price (int64)",
+        ),
         (str(no_image), "looks like a picture (bytes, a struct of bytes, or a path); name it with --image-column NAME"),
         (str(no_rows), f"{no_rows} holds no records"),
         ("generated:none", "generated:"),

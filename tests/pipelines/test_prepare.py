@@ -19,6 +19,7 @@ from mlim_ray.data.summary import PrepareSummary
 from mlim_ray.pipelines.ordered_map import map_in_order
 from mlim_ray.pipelines.preparation import TooManyRejected
 from mlim_ray.pipelines.prepare import prepare
+from tests.data.hostile import HOSTILE_COLUMNS, write_hostile_parquet
 from tests.data.pictures import encoded, noise
 from tests.data.rejected import rejected_pictures
 
@@ -113,6 +114,19 @@ def test_hostile_records_end_in_the_quarantine_with_their_reason(tmp_path: Path)
     found = {row["row"]: row["reason"] for row in quarantine(tmp_path / "out")}
     assert found == {7 * i: reason for i, (_, reason) in enumerate(faults)}
     assert all(row["source"] == "a.parquet" and row["detail"] for row in quarantine(tmp_path / "out"))
+
+
+def test_all_hostile_records_have_the_end_that_is_documented(tmp_path: Path) -> None:
+    reasons = write_hostile_parquet(tmp_path / "a.parquet")
+    config = configured(max_rejected_ratio=1.0, **HOSTILE_COLUMNS)
+    summary = prepare(str(tmp_path / "a.parquet"), str(tmp_path / "out"), config, keep_rejected=True)
+    check_accounts(summary)
+    found = {row["row"]: row["reason"] for row in quarantine(tmp_path / "out")}
+    assert found == {row: reason.value for row, reason in reasons.items() if reason is not None}
+    assert len(found) > 80 and summary.accepted == sum(reason is None for reason in reasons.values())
+    raw = pq.read_table(tmp_path / "a.parquet").to_pylist()
+    for row in quarantine(tmp_path / "out"):
+        assert row["image"] == raw[row["row"]]["image"] and row["text"] == raw[row["row"]]["title"]
 
 
 def test_the_first_record_of_a_key_wins_and_other_splits_are_said(tmp_path: Path) -> None:

@@ -85,13 +85,18 @@ def source_label(name: str) -> str:
     return name.rstrip("/").rpartition("/")[2] or name
 
 
-def limit_slices(slices: list[Slice], max_records: int) -> list[Slice]:
-    """The same rows as slices of at most `max_records`; for records that are large once they are cleaned."""
-    return [
-        Slice(part.file, start, min(start + max_records, part.stop))
-        for part in slices
-        for start in range(part.start, part.stop, max_records)
-    ]
+def limit_slices(slices: list[Slice], max_records: int, multiple: int = 1) -> list[Slice]:
+    """The same rows as slices of at most `max_records`; for records that are large once they are cleaned.
+
+    What is divided is divided evenly, at a `multiple` of records after the slice's beginning.
+    """
+    found = []
+    for part in slices:
+        num_records = part.stop - part.start
+        num_parts = -(-num_records // max_records)
+        size = -(-num_records // (num_parts * multiple)) * multiple
+        found += [Slice(part.file, start, min(start + size, part.stop)) for start in range(part.start, part.stop, size)]
+    return found
 
 
 def cut(file: int, start: int, stop: int, max_slices: int | None = None) -> list[Slice]:

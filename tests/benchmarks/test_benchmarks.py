@@ -1,0 +1,49 @@
+"""The benchmarks run: each at a tiny size, end to end, with a record of what came out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(name: str, *flags: str) -> str:
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", *flags], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["prepare", "feed", "memory"])
+def test_each_says_what_it_measures(name: str) -> None:
+    assert "Ratios:" in run(name, "--help")
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    ("name", "flags", "key"),
+    [
+        ("prepare", (), "efficiency"),
+        ("feed", ("--ways", "bare,stream,resident,dataloader"), "summary"),
+        ("memory", (), "summary"),
+    ],
+)
+def test_each_runs_at_a_tiny_size(name: str, flags: tuple[str, ...], key: str, tmp_path: Path) -> None:
+    out = tmp_path / "record.json"
+    run(name, "--smoke", "--work", str(tmp_path / "work"), "--out", str(out), *flags)
+    record = json.loads(out.read_text())
+    assert record[key] and record["command"].startswith(f"python -m benchmarks.{name} ")
+    if name == "memory":
+        # What is recorded is not measured again.
+        written = record["cells"]
+        run(name, "--smoke", "--work", str(tmp_path / "none"), "--out", str(out))
+        assert json.loads(out.read_text())["cells"] == written
