@@ -18,7 +18,7 @@ from mlim_ray.data import storage
 Identity = list[tuple[str, int, str]]
 """name, size and change stamp of each file, or of each folder of files"""
 
-_CHUNK_FILES = 65_536
+_CHUNK_FILES = 8_192
 _SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,9}(?:\.gz)?$")
 # A name such as `shoe.red` ends in a suffix too; beyond so many different ones none of them means anything.
 _MOST_SUFFIXES = 256
