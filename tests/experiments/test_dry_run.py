@@ -87,9 +87,9 @@ def plan_of(out: str) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
 
 
 def autos(values: Any) -> list[Any]:
-    """All that is still left open in a config."""
+    """All that is still left open in a config, but for the form of the source, which is told whenever it is opened."""
     if isinstance(values, dict):
-        return [found for value in values.values() for found in autos(value)]
+        return [found for name, value in values.items() if name != "format" for found in autos(value)]
     return [values] if values == "auto" else []
 
 

@@ -21,7 +21,7 @@ Identity = list[tuple[str, int, str]]
 FILES_SCHEMA = pa.schema([("file", pa.large_binary()), ("num_bytes", pa.int64()), ("stamp", pa.large_binary())])
 """Files as a table; names are bytes because a file system may hold any."""
 
-_CHUNK_FILES = 65_536
+_CHUNK_FILES = 8_192
 # Of a folder; that of a file is an ETag or a number.
 _FOLDER_STAMP = re.compile(r"(\d+) files [0-9a-f]{64}$")
 _SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,9}(?:\.gz)?$")

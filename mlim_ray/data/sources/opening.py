@@ -143,6 +143,7 @@ def resolve_prepare_config(config: PrepareConfig, image_size: int) -> PrepareCon
     """`config` without auto: pictures of `image_size` pixels, stored raw up to 64 pixels and as JPEG above.
 
     Up to 64 pixels a raw picture (12 KiB) is read faster than a JPEG is decoded; above, the disk decides.
+    The form of the source may stay auto: it is told whenever a source is opened.
     """
     size = image_size if config.image_size == "auto" else config.image_size
     encoding = ("raw" if size <= 64 else "jpeg") if config.image_encoding == "auto" else config.image_encoding
