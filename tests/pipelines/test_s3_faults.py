@@ -4,12 +4,14 @@ Each test asserts that its fault was really met.
 """
 
 import io
+import itertools
 import os
 import secrets
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,9 @@ from tests.object_store import SERVICES, ObjectStore
 pytestmark = pytest.mark.cluster
 
 CONFIG = resolve_prepare_config(PrepareConfig(vocabulary_size=200, max_rejected_ratio=0.2), 16)
+FAILING = tuple(service for service in SERVICES if service != "account")
+"""without its accounts Swift says that there is no such bucket, as if it were so for good"""
+NUM_STEPS = 150
 EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "pretrain.py"
 
 
@@ -60,6 +65,27 @@ def undisturbed(source: str, local_ray: None) -> dict[str, str]:
 
 def contents(out: str) -> dict[str, str]:
     return {file.relative: storage.sha256(file.path) for file in storage.list_files(out)}
+
+
+@contextmanager
+def outage(store: ObjectStore, service: str, after_s: float, seconds: float) -> Iterator[threading.Event]:
+    """One server dies after a while, if the block lasts so long, and is back later; tells whether it died."""
+    died, is_over = threading.Event(), threading.Event()
+
+    def die_and_come_back() -> None:
+        if not is_over.wait(after_s):
+            store.kill(service)
+            died.set()
+            threading.Event().wait(seconds)
+            store.revive(service)
+
+    thread = threading.Thread(target=die_and_come_back)
+    thread.start()
+    try:
+        yield died
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def once(act: Callable[[], None]) -> Callable[[int, int], None]:
@@ -100,26 +126,28 @@ def test_a_server_that_is_dead_for_20_s_changes_nothing(
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(6))
 def test_a_server_that_dies_at_any_moment_changes_nothing(
     bucket: str, source: str, object_store: ObjectStore, undisturbed: dict[str, str], seed: int
 ) -> None:
-    delay_s, service = np.random.default_rng(seed).random() * 2, SERVICES[seed % len(SERVICES)]
-    restart = threading.Timer(delay_s + 20, lambda: object_store.revive(service))
-    death = threading.Timer(delay_s, lambda: object_store.kill(service))
-    death.start()
-    restart.start()
-    prepare(source, f"{bucket}/disturbed", CONFIG)
-    assert not death.is_alive()
-    restart.join()
-    assert contents(f"{bucket}/disturbed") == undisturbed
+    service, latest_s = FAILING[seed % len(FAILING)], 2.0
+    draw = np.random.default_rng(seed)
+    for attempt in itertools.count():
+        out = f"{bucket}/disturbed-{attempt}"
+        with outage(object_store, service, draw.random() * latest_s, 20) as died:
+            prepare(source, out, CONFIG)
+            was_met = died.is_set()
+        assert contents(out) == undisturbed
+        if was_met:
+            return
+        latest_s /= 2
 
 
 @pytest.mark.parametrize(
     ("service", "seconds"),
     [
         ("object", 4),
-        *(pytest.param(service, 35, marks=pytest.mark.torture) for service in SERVICES),
+        *(pytest.param(service, 35, marks=pytest.mark.torture) for service in FAILING),
     ],
 )
 def test_a_server_that_stands_still_changes_nothing(
@@ -188,21 +216,16 @@ def test_a_full_disk_is_a_clear_line_and_no_half_set(bucket: str, source: str, o
 def test_a_run_outlives_a_server_that_is_dead_for_20_s(
     bucket: str, object_store: ObjectStore, tmp_path: Path, seed: int
 ) -> None:
-    flags = f"--data generated:400 --steps 60 --seed {seed} --train.checkpoint-every-steps 5 --no-dashboard"
+    flags = f"--data generated:400 --steps {NUM_STEPS} --seed {seed} --train.checkpoint-every-steps 5 --no-dashboard"
     command = [sys.executable, str(EXPERIMENT), *flags.split(), "--probe.num-records", "16"]
     command += ["--out", f"{bucket}/runs/one"]
     running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    draw = np.random.default_rng(seed)
     checkpoints = CheckpointStore(f"{bucket}/runs/one/checkpoints")
     while not checkpoints.steps():
         assert running.poll() is None
-    num_steps = checkpoints.steps()[-1]
+    draw = np.random.default_rng(seed)
     for _ in range(2):
-        threading.Event().wait(draw.random() * 3)
-        object_store.kill("object")
-        threading.Event().wait(20)
-        assert running.poll() is None
-        object_store.revive("object")
+        with outage(object_store, "object", draw.random() * 2, 20) as died:
+            assert died.wait(60) and running.poll() is None
     assert running.communicate(timeout=300)[1] is not None and running.returncode == 0
-    assert num_steps < 60 and checkpoints.steps()[-1] == 60
-    assert read_metrics(f"{bucket}/runs/one")[-1]["step"] == 60
+    assert checkpoints.steps()[-1] == NUM_STEPS and read_metrics(f"{bucket}/runs/one")[-1]["step"] == NUM_STEPS
