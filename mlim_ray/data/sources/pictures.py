@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import stat
@@ -24,6 +25,7 @@ _MAX_READ_BYTES = MAX_ENCODED_BYTES + 1
 _SHOWN_CHARACTERS = 100
 PICTURES_PREFIX = "pictures/"
 """what the names of pictures begin with in the identity of a table"""
+_FAILING_DISK = frozenset({errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT})
 _URLS = ("http://", "https://")
 FETCH = "fetch them with img2dataset (https://github.com/rom1504/img2dataset) and prepare what it writes"
 """how a person gets pictures that are only URLs"""
@@ -112,7 +114,13 @@ class PictureFolder:
                 return file.read(max_bytes)
         except FileNotFoundError:
             return Problem(Reason.MISSING_PICTURE, f"{shown} does not exist")
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            if error.errno in _FAILING_DISK:
+                # No fault of the record: the next one would be rejected for it too.
+                raise storage.StorageError(f"cannot read {os.path.join(self.root, name)}: {error.strerror}") from error
+            # Not the error's own text, which holds the whole path.
+            return Problem(Reason.MISSING_PICTURE, f"{shown}: {error.strerror}")
+        except ValueError as error:
             return Problem(Reason.MISSING_PICTURE, f"{shown}: {shorten(str(error), _SHOWN_CHARACTERS)}")
 
     def _read_remote(self, name: str, max_bytes: int) -> bytes | Problem:
