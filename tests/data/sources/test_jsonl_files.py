@@ -67,6 +67,9 @@ def test_hostile_lines_end_in_the_quarantine(folder: Path) -> None:
     source = opened(folder, label_column="label")
     found = reasons(source)
     assert [found.get(("items.jsonl", row)) for row in range(len(lines))] == list(lines.values())
+    long = list(lines).index(max(lines, key=len))
+    details = {record.row: record.detail for record in cleaned(source).rejected}
+    assert details[long] == f"more than {MAX_LINE_BYTES} bytes of JSON" and max(map(len, details.values())) <= 300
     accepted = [(record.key, record.text, record.label) for record in cleaned(source).accepted]
     assert accepted == [("1", "good", "0"), ("text", "12.5", "true"), ("14.5", "twice", None)]
 

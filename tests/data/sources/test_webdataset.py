@@ -2,6 +2,7 @@ import io
 import json
 import pickle
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -161,7 +162,12 @@ def test_a_huge_member_is_not_read(tmp_path: Path) -> None:
         archive.offset = end
         add_member(archive, "2.png", PICTURE)
         add_member(archive, "2.txt", b"good")
-    assert reasons(opened(path)) == {("a.tar", 1): "too_many_bytes"}
+    tracemalloc.start()
+    try:
+        assert reasons(opened(path)) == {("a.tar", 1): "too_many_bytes"}
+        assert tracemalloc.get_traced_memory()[1] < MAX_ENCODED_BYTES // 2
+    finally:
+        tracemalloc.stop()
 
 
 def test_damaged_shards_are_named(tmp_path: Path) -> None:
