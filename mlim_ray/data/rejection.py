@@ -21,7 +21,7 @@ class Reason(StrEnum):
     """What was wrong with a record. Every record that is not accepted has exactly one reason."""
 
     MALFORMED_ROW = "malformed_row"
-    """a CSV row with another number of fields than the header"""
+    """a row of a table that cannot be read: another number of fields than the header, a line that is no JSON object"""
     WRONG_TYPE = "wrong_type"
     """a value that cannot be a key, text, label, group, split or picture: a float (NaN too), a list, a date"""
     NULL_KEY = "null_key"
