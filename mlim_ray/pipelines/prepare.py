@@ -23,7 +23,7 @@ from mlim_ray.data.destination import (
     refuse_foreign,
 )
 from mlim_ray.data.lease import Lease
-from mlim_ray.data.manifest import Manifest, manifest_sha256, read_manifest, write_manifest
+from mlim_ray.data.manifest import Manifest, library_versions, manifest_sha256, read_manifest, write_manifest
 from mlim_ray.data.origin import Origin, no_files, portable, read_origin, write_origin
 from mlim_ray.data.requeue import open_repaired
 from mlim_ray.data.sources import Opened, open_new_files, open_with_files
@@ -138,7 +138,8 @@ def _run(
     staging = storage.join(out, STAGING_FOLDER)
     refuse_foreign(out)
     with Lease(out):
-        continued = open_destination(out, plan, keep_set=keep_set)
+        # What other versions left is not gone on with: the bytes may differ.
+        continued = open_destination(out, f"{plan} with {library_versions()}", keep_set=keep_set)
         try:
             manifest = Preparation(addition, staging, on_progress).run()
         except storage.StorageError:
