@@ -7,6 +7,7 @@ that a header claims are checked before anything is decoded. Colour profiles are
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Literal
@@ -61,6 +62,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 _RESAMPLING = Image.Resampling.BICUBIC
 # Large pictures are first averaged down to this many times the wanted size. At 1500 x 2000 to 224 without a draft
 # that halves the time and leaves 55 dB; 2 instead of 3 saves another fifth but loses 4 to 7 dB at 32 pixels.
@@ -124,7 +126,9 @@ def decode_image(encoded: bytes, rules: ImageRules) -> Pixels | Problem:
             return Problem(Reason.OUT_OF_MEMORY, f"{container.width} x {container.height} {container.format}")
         except Exception as error:
             # Decoders raise nearly every exception there is on hostile bytes; each means the same here.
-            detail = shorten(f"{container.format}: {type(error).__name__}: {error}")
+            # Their words may tell an address in memory, and a record has the same detail in any process.
+            said = _ADDRESS.sub("<picture>", str(error))
+            detail = shorten(f"{container.format}: {type(error).__name__}: {said}")
             # Only the decoder knows when a complete file holds too few coded pixels.
             truncated = not container.is_complete or "truncat" in detail.lower() or isinstance(error, EOFError)
             return Problem(Reason.TRUNCATED_PICTURE if truncated else Reason.UNREADABLE_PICTURE, detail)

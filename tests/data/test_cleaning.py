@@ -180,3 +180,11 @@ def test_every_knob_of_a_picture_reaches_its_rules() -> None:
 def test_an_unresolved_config_is_refused() -> None:
     with pytest.raises(ValueError, match="auto"):
         CleaningRules.of(PrepareConfig(), has_split=True)
+
+
+def test_no_detail_tells_an_address_in_memory() -> None:
+    rules = CleaningRules.of(resolve_prepare_config(PrepareConfig(), 16), has_split=True)
+    records = [hostile.record(name, row) for row, (name, hostile) in enumerate(hostile_records().items())]
+    details = [record.detail for record in clean(records, rules).rejected]
+    assert any("<picture>" in detail for detail in details)
+    assert [detail for detail in details if "0x" in detail] == []

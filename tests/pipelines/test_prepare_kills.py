@@ -30,8 +30,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Records for about forty tasks, some rejected, some duplicates."""
     folder = tmp_path_factory.mktemp("kills") / "in"
     for i in range(10):
-        bad = {j: {"image": image} for j, (image, _) in enumerate(rejected_pictures().values())}
-        bad[130] = {"id": f"k{3_000 * i + 131}"}
+        bad = {36 * j: {"image": image} for j, (image, _) in enumerate(rejected_pictures().values())}
+        bad[131] = {"id": f"k{3_000 * i + 132}"}
         write_source(folder / f"{i}.parquet", 3_000, bad, first=3_000 * i)
     return folder
 
