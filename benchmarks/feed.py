@@ -24,7 +24,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from benchmarks.catalogue import write_catalogue
@@ -169,7 +168,7 @@ def _measure(way: str, job: Job) -> Figures:
 
 
 def _in_train_worker(job: Job) -> Figures:
-    """Our stream in a Ray Train worker that has one CPU, or half of one where there are only two."""
+    """Our stream in a Ray Train worker with the CPUs that a run gives it."""
     import ray.train
     from ray.train import ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -182,7 +181,7 @@ def _in_train_worker(job: Job) -> Figures:
         cpus = plan_run(cluster, 1, streams=True).cpus_per_worker
         trainer = TorchTrainer(
             _train_worker,
-            train_loop_config={"job": replace(job)},
+            train_loop_config={"job": job},
             scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": cpus}),
             run_config=ray.train.RunConfig(storage_path=os.path.join(job.work, "train"), name=f"feed-{os.getpid()}"),
         )

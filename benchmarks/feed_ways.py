@@ -198,7 +198,7 @@ def _epochs(loader: Iterable[Tensors]) -> Iterator[Tensors]:
 def _masked_tensors(table: pa.Table, prepared: PreparedSet, masking: Masking) -> Tensors:
     batch = make_batch(decode_records(table, prepared.manifest), 0, masking)
     # Torch cannot send unsigned numbers of 64 bits between processes.
-    arrays = batch._replace(key_hash_B=batch.key_hash_B.view(np.int64))  # type: ignore[arg-type]
+    arrays = batch._replace(key_hash_B=batch.key_hash_B.view(np.int64))
     return tuple(torch.from_numpy(np.require(array, requirements=["C", "W"])) for array in arrays)
 
 

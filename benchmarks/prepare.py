@@ -57,11 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     source = write_catalogue(given.work, given.records, given.source_size)
     arguments = ("--source", source, "--image-size", given.image_size, "--work", given.work)
     started_on = machine()
-    rounds = []
+    rounds: list[Figures] = []
     for number in range(given.rounds):
         # The order rotates, so that a drift of the machine's speed favours none.
         names = list(_CELLS)[number % len(_CELLS) :] + list(_CELLS)[: number % len(_CELLS)]
-        found = {name: run_cell("benchmarks.prepare", name, *arguments) for name in names}
+        found: Figures = {name: run_cell("benchmarks.prepare", name, *arguments) for name in names}
         cores, bare = num_cores(), found["bare"]["records_per_s"]
         pipeline = found["pipeline"]["records_per_s"]
         found["efficiency"] = round(pipeline / (cores * bare), 3)

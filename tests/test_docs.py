@@ -122,6 +122,11 @@ def run(command: Command) -> None:
         path = ROOT / words[0]
         assert path in EXPERIMENTS, f"{command}: there is no such experiment"
         assert load_main(path)([*words[1:], *([] if "--dry-run" in words else ["--dry-run"])]) == 0
+    elif command.program in ("python", "python3") and words[:1] == ["-m"] and words[1].startswith("benchmarks."):
+        # They take minutes each; tests/benchmarks runs them at a tiny size.
+        known = shell([sys.executable, "-m", words[1], "--help"], ROOT)
+        for flag in (word for word in words if word.startswith("--")):
+            assert f"{flag} " in known or f"{flag}]" in known, f"{command}: {words[1]} has no {flag}"
     elif command.program == "make":
         shell(["make", "-n", *words], ROOT)
     elif command.program == "mlim-ray":

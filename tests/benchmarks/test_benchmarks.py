@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -33,7 +34,7 @@ def test_each_says_what_it_measures(name: str) -> None:
     ("name", "flags", "key"),
     [
         ("prepare", (), "efficiency"),
-        ("feed", ("--ways", "bare,stream,resident,dataloader"), "summary"),
+        ("feed", ("--ways", "bare,stream,resident,dataloader,train_worker"), "summary"),
         ("memory", (), "summary"),
     ],
 )
@@ -47,3 +48,15 @@ def test_each_runs_at_a_tiny_size(name: str, flags: tuple[str, ...], key: str, t
         written = record["cells"]
         run(name, "--smoke", "--work", str(tmp_path / "none"), "--out", str(out))
         assert json.loads(out.read_text())["cells"] == written
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(("way", "package"), [("webdataset", "webdataset"), ("huggingface", "datasets")])
+def test_a_peer_feeds_as_many_records(way: str, package: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed; it comes with the extra bench")
+    out = tmp_path / "record.json"
+    run("feed", "--smoke", "--ways", f"bare,{way}", "--work", str(tmp_path / "work"), "--out", str(out))
+    (found,) = json.loads(out.read_text())["rounds"]
+    # 40 batches of 16, but for the last one of an epoch, which peers leave out.
+    assert found[way]["records"] == 640 and 0.9 * 640 < found["bare"]["records"] <= 640
