@@ -43,8 +43,10 @@ from mlim_ray.pipelines.ordered_map import map_in_order
 from mlim_ray.pipelines.prepare_tasks import CleanSlice, WriteBucket, rejected_path
 
 FIRST_JUDGEMENT_RECORDS = 1_000
-BUCKET_BYTES = 48_000_000
-"""what a task holds of cleaned records, in both passes"""
+SLICE_BYTES = 48_000_000
+"""what a task of the first pass holds of cleaned records"""
+BUCKET_BYTES = 16_000_000
+"""what a task of the second pass holds of them, a few times over: sorted, by split, as Parquet"""
 MAX_DISTINCT_WORDS = 1_000_000
 """words that are counted for the vocabulary; past it the rarer half is forgotten, so that memory is bounded"""
 _SLICE_MULTIPLE = 64
@@ -359,7 +361,7 @@ def _forget_rare(words: Counter[str]) -> None:
 
 def _max_slice_records(rules: CleaningRules) -> int:
     # A multiple of every row group, so that slices of a prepared set begin with one.
-    return max(1, BUCKET_BYTES // _record_bytes(rules) // _SLICE_MULTIPLE) * _SLICE_MULTIPLE
+    return max(1, SLICE_BYTES // _record_bytes(rules) // _SLICE_MULTIPLE) * _SLICE_MULTIPLE
 
 
 def _record_bytes(rules: CleaningRules) -> int:
