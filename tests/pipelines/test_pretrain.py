@@ -127,6 +127,8 @@ def test_the_run_folder_is_whole(one_worker: tuple[Path, dict[str, Any]]) -> Non
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["train"]["num_steps"] == NUM_STEPS and config["masking"]["kind"] == "mam"
     assert isinstance(config["train"]["learning_rate"], float) and config["model"]["size"] == "tiny"
+    # The form of a source is told from its content each time that it is opened.
+    assert config["prepare"].pop("format") == "auto"
     resolved = {name: knobs for name, knobs in config.items() if name != "feed"}
     assert "auto" not in [value for knobs in resolved.values() for value in knobs.values()]
     environment = json.loads((run / "environment.json").read_text())
