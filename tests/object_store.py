@@ -1,5 +1,6 @@
 """A real S3 server on loopback for tests: OpenStack Swift with its S3 interface, one process a service."""
 
+import contextlib
 import getpass
 import os
 import secrets
@@ -18,6 +19,7 @@ from types import TracebackType
 SWIFT = "swift==2.38.3"
 SERVICES = ("account", "container", "object", "proxy")
 START_S = 30.0
+_POLL_S = 0.05
 
 _NO_RESERVE = "disable_fallocate = true\n"
 _PLAIN_FILTERS = (
@@ -128,7 +130,9 @@ class ObjectStore:
             if time.monotonic() > deadline:
                 self.stop()
                 raise TimeoutError(f"Swift did not answer within {START_S:.0f} s; its logs lie in {self.folder}")
-            time.sleep(0.05)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.processes["proxy"].wait(_POLL_S)
+                raise RuntimeError(f"Swift ended while it started; its logs lie in {self.folder}")
 
     def _answers(self) -> bool:
         ports = range(self.port, self.port + len(SERVICES))

@@ -106,21 +106,24 @@ def _prepare(parsed: argparse.Namespace) -> None:
     from mlim_ray.data.contact import check_readable, check_writable
     from mlim_ray.data.manifest import read_manifest
     from mlim_ray.data.sources import open_source, resolve_prepare_config
-    from mlim_ray.data.summary import present_summary
+    from mlim_ray.data.summary import nothing_new, present_summary
 
     check_readable(parsed.source, parsed.out)
     base = read_manifest(parsed.out).config if parsed.append else PrepareConfig()
     config = resolve_prepare_config(apply_knobs(base, parsed), _TINY_IMAGE_SIZE)
     address = address_of(parsed)
     check_readable(config.image_folder, config.tokenizer)
-    # Either way a source that cannot be is refused before Ray starts.
-    if parsed.append or parsed.overwrite:
+    # A source that cannot be is refused, and a set that is there already told, before Ray starts.
+    present = None
+    if parsed.overwrite:
         open_source(parsed.source, config)
+    elif parsed.append:
+        present = nothing_new(parsed.source, parsed.out, config)
     else:
         present = present_summary(parsed.source, parsed.out, config, keep_rejected=parsed.keep_rejected)
-        if present is not None:
-            _tell(present, parsed)
-            return
+    if present is not None:
+        _tell(present, parsed)
+        return
 
     check_writable(parsed.out)
 

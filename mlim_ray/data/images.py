@@ -34,7 +34,7 @@ Fit = Literal["stretch", "letterbox", "crop"]
 ExtremeFit = Literal["letterbox", "crop"]
 Pixels = NDArray[np.uint8]
 
-# Pillow knows a format once its module is loaded.
+# Pillow knows a format once its module is loaded; it would load all that it has for the first of a format it lacks.
 _DECODERS = (
     JpegImagePlugin.JpegImageFile,
     PngImagePlugin.PngImageFile,

@@ -38,7 +38,8 @@ def open_repaired(out: str, manifest: Manifest, repaired: str | None, config: Pr
     A Parquet file or folder with the columns `source` and `row` is taken as rows of the quarantine, edited; any other
     source is matched by key. None takes what the quarantine itself keeps, to be judged by another config.
 
-    Raises ValueError if a record is none of the quarantine's or comes twice, and if nothing was kept.
+    Raises ValueError if a record is none of the quarantine's or comes twice, if nothing was kept, and where its split
+    would be decided in another way than the set's.
     """
     rows = list(_quarantined(out, manifest))
     if repaired is None:
@@ -58,6 +59,12 @@ def open_repaired(out: str, manifest: Manifest, repaired: str | None, config: Pr
     counts = Counter(key for _, key in rows)
     by_key = {key: place for place, key in rows if key is not None and counts[key] == 1}
     inner = open_source(repaired, config)
+    if (inner.columns.split is None) == ("split" in manifest.columns):
+        found, has = ("no", "one") if inner.columns.split is None else ("a", "none")
+        raise ValueError(
+            f"{repaired} has {found} split column and the source of {out} had {has}, so a repaired record would get "
+            f"its split in another way than its like; repair rows of the quarantine instead"
+        )
     keyed = RecordsByKey(inner, by_key, out)
     return Repaired(keyed, _checked(keyed.read_places(), set(by_key.values()), repaired, out))
 
@@ -97,7 +104,7 @@ class QuarantineRows:
             with reading(file.path), open_parquet(file.path) as opened:
                 start = 0
                 for group in range(opened.num_row_groups):
-                    stop = start + self._num_chosen(opened.read_row_group(group, columns=self._stage(opened)))
+                    stop = start + len(self._chosen(opened.read_row_group(group, columns=self._stage(opened))))
                     if stop > start:
                         found.append(Slice(number, start, stop))
                     start = stop
@@ -128,9 +135,6 @@ class QuarantineRows:
 
     def _stage(self, opened: Any) -> list[str]:
         return ["stage"] if "stage" in opened.schema_arrow.names else []
-
-    def _num_chosen(self, table: pa.Table) -> int:
-        return len(self._chosen(table))
 
     def _chosen(self, table: pa.Table) -> pa.Table:
         if not self.skipped_stages:

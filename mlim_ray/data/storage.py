@@ -24,6 +24,7 @@ from mlim_ray.data.storage_error import StorageError as StorageError
 
 LINKED_FOLDER = "link to a folder"
 """stamp of what `walk_files` finds but does not enter"""
+_BROKEN_LINK = "broken link"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -169,7 +170,7 @@ def iter_files(path: str) -> Iterator[FileInfo]:
         if os.path.isfile(path):
             yield _local_info(os.path.dirname(path), os.path.basename(path))
         elif os.path.isdir(path):
-            yield from _iter_local(path, "")
+            yield from (file for file in _walk_local(path, "") if file.stamp not in {LINKED_FOLDER, _BROKEN_LINK})
         else:
             raise FileNotFoundError(path)
 
@@ -249,20 +250,8 @@ def _s3() -> Any:
     return objects
 
 
-def _iter_local(folder: str, below: str) -> Iterator[FileInfo]:
-    """Files of `folder/below` in the order of their relative paths, which is not that of the names of folders."""
-    with os.scandir(os.path.join(folder, below)) as found:
-        entries = sorted((entry.name + "/" if entry.is_dir() else entry.name, entry.is_symlink()) for entry in found)
-    for name, is_link in entries:
-        relative = below + name
-        if not name.endswith("/"):
-            if os.path.isfile(os.path.join(folder, relative)):
-                yield _local_info(folder, relative)
-        elif not is_link:
-            yield from _iter_local(folder, relative)
-
-
 def _walk_local(root: str, below: str) -> Iterator[FileInfo]:
+    """All of `root/below` in the order of their relative paths, which is not that of the names of folders."""
     with os.scandir(os.path.join(root, below)) as entries:
         # With its slash a folder stands where its files do in the order of whole paths.
         found = sorted((entry.name + "/" * entry.is_dir(), entry) for entry in entries)
@@ -275,7 +264,7 @@ def _walk_local(root: str, below: str) -> Iterator[FileInfo]:
         elif entry.is_file():
             yield _local_info(root, relative)
         elif entry.is_symlink() and not os.path.exists(entry.path):
-            yield FileInfo(root, relative, 0, "broken link")
+            yield FileInfo(root, relative, 0, _BROKEN_LINK)
 
 
 def _local_info(folder: str, relative: str) -> FileInfo:

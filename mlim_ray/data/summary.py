@@ -8,9 +8,9 @@ from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data import storage
 from mlim_ray.data.destination import STAGING_FOLDER, check_apart, close_destination, present_set
 from mlim_ray.data.lease import Lease
-from mlim_ray.data.manifest import Manifest
-from mlim_ray.data.origin import Origin
-from mlim_ray.data.sources import open_with_files
+from mlim_ray.data.manifest import Manifest, read_manifest
+from mlim_ray.data.origin import Origin, read_origin
+from mlim_ray.data.sources import open_new_files, open_with_files
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,19 @@ def present_summary(
     out = storage.absolute(out)
     check_apart(source, out)
     return present_in(out, Origin.of(opened, config, keep_rejected=keep_rejected))
+
+
+def nothing_new(source: str, out: str, config: PrepareConfig) -> PrepareSummary | None:
+    """What `append` gives where the set in `out` was made from all files of `source`, else None; needs no Ray.
+
+    Raises ValueError as `append` does for a source that cannot be read.
+    """
+    out = storage.absolute(out)
+    manifest = read_manifest(out)
+    known = read_origin(out, len(manifest.generations)).files
+    if open_new_files(source, config, known) is not None:
+        return None
+    return summary_of(manifest, out, newly_accepted=0, already_prepared=True)
 
 
 def present_in(out: str, origin: Origin) -> PrepareSummary | None:

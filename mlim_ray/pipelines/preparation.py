@@ -34,7 +34,7 @@ from mlim_ray.data.origin import portable
 from mlim_ray.data.parquet import SHARD_SCHEMA
 from mlim_ray.data.prepared import TOKENIZER_FOLDER
 from mlim_ray.data.quarantine import QUARANTINE_FOLDER, Place, gather_quarantine, places_of, read_quarantine
-from mlim_ray.data.rejection import Stage
+from mlim_ray.data.rejection import Reason, Stage
 from mlim_ray.data.shards import TRAIN, ShardWriter, TrainSums, duplicates_path, row_group_records
 from mlim_ray.data.sources import Source, limit_slices
 from mlim_ray.data.sources.source import source_label
@@ -98,11 +98,14 @@ class _Cleaned:
 
     read: int = 0
     accepted: int = 0
-    rejected: int = 0
+    digest: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     words: Counter[str] = field(default_factory=Counter)
-    digests: list[int] = field(default_factory=list)
     rejected_paths: list[str] = field(default_factory=list)
+
+    @property
+    def rejected(self) -> int:
+        return self.reasons.total()
 
 
 @dataclass
@@ -159,8 +162,7 @@ class Preparation:
             counts.read += found["read"]
             counts.accepted += found["accepted"]
             counts.reasons.update(found["reasons"])
-            counts.rejected = counts.reasons.total()
-            counts.digests = [add_digests([*counts.digests, int(found["digest"], 16)])]
+            counts.digest = add_digests([counts.digest, int(found["digest"], 16)])
             counts.rejected_paths += [rejected_path(self.staging, number, i) for i in range(found["rejected_files"])]
             counts.words.update(found["words"])
             _forget_rare(counts.words)
@@ -255,7 +257,7 @@ class Preparation:
             files += gather_quarantine(tables, self.out, self._quarantine_name(stage))
         if self.base is None:
             return files, reasons
-        if not self.addition.requeued:
+        if self.addition.kind != "requeue":
             return [*self.base.quarantine, *files], reasons + Counter(self.base.counts.reasons)
         # What was read again has its row in the new files, or is in a shard now.
         before = read_quarantine(storage.join(self.out, file.path) for file in self.base.quarantine)
@@ -276,14 +278,14 @@ class Preparation:
         generation = Generation(
             kind=self.addition.kind,
             source=source_label(self.source.name),
-            source_sha256=digest_text(add_digests(cleaned.digests)),
+            source_sha256=digest_text(cleaned.digest),
             read=cleaned.read,
             accepted=accepted,
         )
         generations = (*(() if base is None else base.generations), generation)
         counts = self._counts(cleaned, written, reasons)
         splits = {split: self._split(split, written) for split in SPLITS}
-        files = tokenizer_files(self.out, tokenizer) if base is None else base.tokenizer
+        files = _tokenizer_files(tokenizer) if base is None else base.tokenizer
         columns = self.source.columns.by_role() if base is None else base.columns
         config = portable(self.config) if base is None else base.config
         parts = [
@@ -313,7 +315,7 @@ class Preparation:
     def _counts(self, cleaned: _Cleaned, written: _Written, reasons: Counter[str]) -> Counts:
         base = self.base
         newly_read = 0 if self.addition.kind == "requeue" else cleaned.read
-        duplicates = reasons["duplicate_key"]
+        duplicates = reasons[Reason.DUPLICATE_KEY.value]
         counts = Counts(
             read=newly_read + (0 if base is None else base.counts.read),
             accepted=written.num_records.total() + (0 if base is None else base.counts.accepted),
@@ -337,8 +339,8 @@ class Preparation:
         return f"g{self.generation:04d}-{stage.value}" if self.generation else stage.value
 
 
-def tokenizer_files(out: str, tokenizer: TextTokenizer) -> list[StoredFile]:
-    """The tokenizer's files as a manifest names them; they lie in `out`."""
+def _tokenizer_files(tokenizer: TextTokenizer) -> list[StoredFile]:
+    """The tokenizer's files as a manifest names them."""
     return [
         StoredFile(path=f"{TOKENIZER_FOLDER}/{name}", num_bytes=len(content), sha256=storage.sha256_of(content))
         for name, content in sorted(tokenizer.files().items())

@@ -109,8 +109,8 @@ def requeue(
 
     Args:
         out: the set.
-        repaired: Parquet file or folder with repaired rows of the quarantine; None takes the quarantine's own rows,
-            for another config.
+        repaired: Parquet file or folder with repaired rows of the quarantine, or any source whose records have the
+            keys of rejected ones; None takes the quarantine's own rows, for another config.
         config: how to clean; sizes, vocabulary and columns are the set's.
         on_progress: as for `prepare`.
 

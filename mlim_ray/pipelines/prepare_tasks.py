@@ -46,7 +46,7 @@ class CleanSlice:
         accepted = []
         for records in self.source.read(self.slices[number]):
             cleaned = clean(records, self.rules)
-            counts.digests.append(digest_records(records))
+            counts.digest = add_digests([counts.digest, digest_records(records)])
             counts.read += len(records)
             if cleaned.rejected:
                 originals = {(r.source, r.row): r for r in records} if self.keeps_rejected else None
@@ -65,7 +65,7 @@ class CleanSlice:
             "accepted": sum(map(len, accepted)),
             "reasons": dict(counts.reasons),
             "rejected_files": counts.rejected_files,
-            "digest": digest_text(add_digests(counts.digests)),
+            "digest": digest_text(counts.digest),
             "words": dict(counts.words),
         }
 
@@ -73,10 +73,10 @@ class CleanSlice:
 @dataclass
 class _SliceCounts:
     read: int = 0
+    digest: int = 0
     rejected_files: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     words: Counter[str] = field(default_factory=Counter)
-    digests: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,8 @@ def _pictures(found: Inspection) -> Iterator[tuple[str, str]]:
         + ("" if pictures.num_bytes is None else f", {_byte_range(pictures.num_bytes)}"),
     )
     if pictures.num_extreme:
-        yield "", f"{pictures.num_extreme} more than 3 times as long as wide, or as wide: up to {pictures.most_extreme}"
+        times = f"{pictures.max_aspect_ratio:g} times"
+        yield "", f"{pictures.num_extreme} more than {times} as long as wide, or as wide: up to {pictures.most_extreme}"
 
 
 def _texts(found: Inspection) -> Iterator[tuple[str, str]]:

@@ -26,8 +26,10 @@ class PictureFacts:
     """of encoded pictures"""
     num_measured: int
     """pictures whose header gives a size"""
+    max_aspect_ratio: float
+    """of the config"""
     num_extreme: int
-    """pictures more than three times as long as wide, or as wide as long"""
+    """pictures whose long side is more than that many times their short one"""
     most_extreme: str | None
     num_enlarged: int
     """pictures with both sides shorter than the stored one"""
@@ -86,6 +88,7 @@ class Inspection:
     """side of the stored square in pixels"""
     image_encoding: str
     fit: str
+    extreme_fit: str
     num_sampled: int
     num_places: int
     """runs of records that the sample consists of"""

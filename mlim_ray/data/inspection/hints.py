@@ -101,9 +101,9 @@ def _about_pictures(found: Inspection) -> Iterator[str]:
     pictures = found.pictures
     if found.fit == "stretch" and pictures.num_extreme >= _WORTH_SAYING * max(1, pictures.num_measured):
         yield (
-            f"{share(pictures.num_extreme, pictures.num_measured)} of the pictures are more than 3 times as long "
-            f"as wide or as wide as long ({pictures.most_extreme}): see on the page of --html what --fit stretch "
-            f"makes of them, or try --fit letterbox or --fit crop"
+            f"{share(pictures.num_extreme, pictures.num_measured)} of the pictures are more than "
+            f"{pictures.max_aspect_ratio:g} times as long as wide or as wide as long ({pictures.most_extreme}): they "
+            f"are made square by --extreme-fit {found.extreme_fit}, the others by --fit stretch; see the page of --html"
         )
     if pictures.num_enlarged >= 0.5 * max(1, pictures.num_measured):
         yield (

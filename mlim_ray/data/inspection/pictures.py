@@ -11,8 +11,6 @@ from mlim_ray.data.images import image_facts
 from mlim_ray.data.inspection.distribution import Distribution
 from mlim_ray.data.inspection.facts import PictureFacts
 
-EXTREME_RATIO = 3.0
-"""a picture whose long side is more than this many times its short one counts as extreme (our choice)"""
 _NO_PICTURE = "no picture"
 _UNKNOWN_FORMAT = "unknown format"
 _SHOWN_SIZES = 20
@@ -21,9 +19,10 @@ _SHOWN_SIZES = 20
 class PictureSurvey:
     """Gathers pictures one by one."""
 
-    def __init__(self, image_size: int) -> None:
-        """`image_size` is the side of the stored square in pixels."""
+    def __init__(self, image_size: int, max_aspect_ratio: float) -> None:
+        """`image_size` is the side of the stored square in pixels; shapes beyond `max_aspect_ratio` are extreme."""
         self._image_size = image_size
+        self._max_aspect_ratio = max_aspect_ratio
         self._kinds: Counter[str] = Counter()
         self._sizes: Counter[tuple[int, int]] = Counter()
         self._bytes: list[int] = []
@@ -41,7 +40,7 @@ class PictureSurvey:
     def facts(self) -> PictureFacts:
         """Of all pictures so far."""
         sizes = self._sizes
-        extreme = {size: count for size, count in sizes.items() if _ratio(size) > EXTREME_RATIO}
+        extreme = {size: count for size, count in sizes.items() if _ratio(size) > self._max_aspect_ratio}
         worst = max(extreme, key=_ratio, default=None)
         return PictureFacts(
             kinds=dict(self._kinds.most_common()),
@@ -51,6 +50,7 @@ class PictureSurvey:
             height=Distribution.of([h for (_, h), count in sizes.items() for _ in range(count)]),
             num_bytes=Distribution.of(self._bytes),
             num_measured=sizes.total(),
+            max_aspect_ratio=self._max_aspect_ratio,
             num_extreme=sum(extreme.values()),
             most_extreme=None if worst is None else f"{worst[0]} x {worst[1]}",
             num_enlarged=sum(count for size, count in sizes.items() if max(size) < self._image_size),

@@ -72,7 +72,7 @@ def inspect(
     bytes_per_record = (num_bytes or 0) / num_records
     parts = plan_sample(slices, num_sampled, bytes_per_record, is_remote=storage.is_remote(source))
     rules = CleaningRules.of(config, opened.columns.split is not None)
-    sample = _Sample(rules, PictureSurvey(rules.image.size), texts, num_examples)
+    sample = _Sample(rules, PictureSurvey(rules.image.size, rules.image.max_aspect_ratio), texts, num_examples)
     num_planned = sum(part.stop - part.start for part in parts)
     # Reading a few records of a slice costs more a record than reading all of it.
     read_s = None if files is None or parts == slices else _time_reading(opened, slices[0])
@@ -91,6 +91,7 @@ def inspect(
         image_size=rules.image.size,
         image_encoding=rules.image_encoding,
         fit=rules.image.fit,
+        extreme_fit=rules.image.extreme_fit,
         num_sampled=sample.num_read,
         num_places=len(parts),
         num_accepted=sample.num_accepted,

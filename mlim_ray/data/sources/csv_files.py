@@ -22,7 +22,7 @@ from mlim_ray.data.sources.listing import Identity, Listing
 from mlim_ray.data.sources.pictures import refuse_urls
 from mlim_ray.data.sources.rows import Draft, malformed, to_record, with_pictures
 from mlim_ray.data.sources.source import SLICE_RECORDS, Slice, in_batches
-from mlim_ray.data.sources.tables import PicturePlaces, RowFile
+from mlim_ray.data.sources.tables import PicturePlaces, RowFile, identity_of, opened_at, slices_of
 
 _SAMPLED_ROWS = 10
 _SAMPLED_CHARACTERS = 200
@@ -78,19 +78,16 @@ class CsvSource:
     @property
     def identity(self) -> Identity:
         """Name, size and change stamp of every table, and of the picture files by folder."""
-        found = [(file.info.relative, file.info.num_bytes, file.info.stamp) for file in self.files]
-        return found + self.places.identity()
+        return identity_of(self.files, self.places)
 
     def slices(self) -> list[Slice]:
         """Runs of rows."""
-        return [part for number, file in enumerate(self.files) for part in file.slices(number)]
+        return slices_of(self.files)
 
     def read(self, part: Slice) -> Iterator[list[RawRecord]]:
         """The records of a slice and their pictures."""
         file = self.files[part.file]
-        with open_unzipped(file.info.path) as (opened, _):
-            known, skipped = divmod(part.start, SLICE_RECORDS)
-            opened.seek(file.slice_offsets[known])
+        with opened_at(file, part.start) as (opened, skipped):
             rows = islice(_Rows(opened, file.info.path, self.delimiters[part.file]), skipped, None)
             drafts = self._drafts(file.info.relative, zip(range(part.start, part.stop), rows, strict=False))
             yield from in_batches(with_pictures(drafts, self.places.folder(file.info)))

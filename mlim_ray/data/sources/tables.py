@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from typing import BinaryIO
 
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data import storage
+from mlim_ray.data.sources.lines import open_unzipped
 from mlim_ray.data.sources.listing import Identity, Listing
 from mlim_ray.data.sources.pictures import PictureFolder, picture_identity
 from mlim_ray.data.sources.source import SLICE_RECORDS, ZIPPED_SLICES, Slice, cut
@@ -30,6 +34,25 @@ class RowFile:
             Slice(number, start, min(start + SLICE_RECORDS, self.num_rows))
             for start in range(0, self.num_rows, SLICE_RECORDS)
         ]
+
+
+def identity_of(files: Iterable[RowFile], places: PicturePlaces) -> Identity:
+    """Name, size and change stamp of every file, and of the picture files by folder."""
+    return [(file.info.relative, file.info.num_bytes, file.info.stamp) for file in files] + places.identity()
+
+
+def slices_of(files: Iterable[RowFile]) -> list[Slice]:
+    """All slices of the files, in order."""
+    return [part for number, file in enumerate(files) for part in file.slices(number)]
+
+
+@contextmanager
+def opened_at(file: RowFile, row: int) -> Iterator[tuple[BinaryIO, int]]:
+    """The file, at most SLICE_RECORDS rows before `row`, and how many rows there are to be skipped."""
+    with open_unzipped(file.info.path) as (opened, _):
+        known, skipped = divmod(row, SLICE_RECORDS)
+        opened.seek(file.slice_offsets[known])
+        yield opened, skipped
 
 
 @dataclass(frozen=True)

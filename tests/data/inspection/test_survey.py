@@ -169,7 +169,7 @@ def test_each_hint_names_the_flag_that_mends_it(tmp_path: Path) -> None:
     columns = {"image": [PICTURE, PICTURE, PICTURE, wide], "text": ["t", "t", "t", long]}
     source = write(tmp_path / "in", **columns)
     assert hint_of(source, "--max-tokens").startswith("25 % of the texts have more than 24 pieces")
-    assert "25 % of the pictures are more than 3 times" in hint_of(source, "--fit") and "60 x 10" in hint_of(
+    assert "25 % of the pictures are more than 4 times" in hint_of(source, "--fit") and "60 x 10" in hint_of(
         source, "--fit"
     )
     assert not any("--fit" in hint for hint in inspect(source, configured(fit="crop")).hints)
