@@ -18,7 +18,7 @@ from mlim_ray.data.manifest import SPLITS, Shard, Split, Statistics
 from mlim_ray.data.parquet import SHARD_SCHEMA, open_parquet, reading
 from mlim_ray.data.quarantine import write_quarantine
 from mlim_ray.data.rejection import Reason, RejectedRecord, Stage
-from mlim_ray.data.staging import first_of_key
+from mlim_ray.data.staging import first_of_key, read_rows, write_rows
 from mlim_ray.data.tokenizer import TextTokenizer
 
 SHARDS_FOLDER = "shards"
@@ -115,7 +115,7 @@ class ShardWriter:
             if full:
                 shards[split] = self._write_shard(f"{split}-{bucket:05d}", rows.slice(0, full))
             if full < len(rows):
-                _write_rows(_tail_path(self.staging, split, bucket), rows.slice(full), size)
+                write_rows(_tail_path(self.staging, split, bucket), rows.slice(full))
         num_cut = int(pc.sum(kept["was_cut"]).as_py() or 0)
         return BucketResult(shards, num_records, len(table) - len(kept), num_cut, sums)
 
@@ -125,8 +125,7 @@ class ShardWriter:
         shards: list[Shard] = []
         waiting: list[pa.Table] = []
         for bucket in buckets:
-            with storage.open_read(_tail_path(self.staging, split, bucket)) as file:
-                waiting.append(pq.read_table(file, schema=SHARD_SCHEMA))
+            waiting.append(read_rows(_tail_path(self.staging, split, bucket)))
             if sum(part.nbytes for part in waiting) >= _TAIL_BYTES and sum(map(len, waiting)) >= size:
                 rows = pa.concat_tables(waiting)
                 full = len(rows) // size * size
@@ -218,7 +217,7 @@ class _Duplicates:
 
 
 def _tail_path(staging: str, split: str, bucket: int) -> str:
-    return storage.join(staging, f"tail-{split}-{bucket:05d}.parquet")
+    return storage.join(staging, f"tail-{split}-{bucket:05d}.arrow")
 
 
 def _to_shard_rows(records: pa.Table, tokenizer: TextTokenizer, max_tokens: int) -> pa.Table:

@@ -92,6 +92,22 @@ def read_bucket(paths: Sequence[str], bucket: int) -> pa.Table:
     return table.take(pc.sort_indices(table, order))
 
 
+def write_rows(path: str, rows: pa.Table) -> None:
+    """Write finished rows that wait for others at `path`."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as stream:
+        stream.write_table(rows)
+    storage.write_bytes_atomically(path, memoryview(sink.getvalue()))
+
+
+def read_rows(path: str) -> pa.Table:
+    """What `write_rows` left at `path`. Raises StorageError if it was cut since."""
+    try:
+        return pa.ipc.open_stream(storage.read_bytes(path)).read_all()
+    except pa.ArrowInvalid as error:
+        raise storage.StorageError(f"{path} was cut or altered: {error}; remove it and start again") from error
+
+
 def first_of_key(table: pa.Table) -> NDArray[np.bool_]:
     """For each record of a sorted bucket whether it is the first one with its key."""
     if len(table) == 0:

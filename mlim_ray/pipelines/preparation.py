@@ -45,7 +45,7 @@ from mlim_ray.pipelines.prepare_tasks import CleanSlice, WriteBucket, rejected_p
 FIRST_JUDGEMENT_RECORDS = 1_000
 SLICE_BYTES = 48_000_000
 """what a task of the first pass holds of cleaned records"""
-BUCKET_BYTES = 16_000_000
+BUCKET_BYTES = 32_000_000
 """what a task of the second pass holds of them, a few times over: sorted, by split, as Parquet"""
 MAX_DISTINCT_WORDS = 1_000_000
 """words that are counted for the vocabulary; past it the rarer half is forgotten, so that memory is bounded"""
