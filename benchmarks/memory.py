@@ -6,7 +6,8 @@ Cost:     20 k, 200 k and 1 M records of 16 px: about 20 minutes and 6 GB of dis
 Ratios:   the peak of each size over that of the smallest, and the time a record over that of the smallest; at most 1.15
           wanted. The peak is of the whole process tree, driver, Ray and its workers, and of the object store: heaps and
           stacks (pages that processes share count once) and what the store has taken of shared memory, seen every half
-          second. Time is that of prepare() or of one epoch of the stream, Ray's start apart.
+          second. Time is that of prepare(), or of as many streamed batches for every size as one epoch of the largest
+          has, Ray's start apart; what is started once a run weighs on the smallest size of prepare() alone.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             name = f"{cell} {num_records}"
             if name not in cells:
                 flags = ("--records", num_records, "--image-size", given.image_size, "--work", given.work)
+                flags += ("--sizes", *given.sizes)
                 cells[name] = run_cell("benchmarks.memory", cell, *flags)
                 write_record(given.out, {"machine": started_on, "image_size": given.image_size, "cells": cells})
             print(f"{name}: {cells[name]}", flush=True)
@@ -104,7 +106,7 @@ def _prepare(given: argparse.Namespace) -> Figures:
 
 
 def _feed(given: argparse.Namespace) -> Figures:
-    """One epoch of the stream, in batches of 64."""
+    """Batches of 64 records, as many as hold the training records of the largest set once."""
     from mlim_ray.pipelines.cluster import LOCAL, connect
     from mlim_ray.pipelines.feed import stream_batches
 
@@ -115,7 +117,8 @@ def _feed(given: argparse.Namespace) -> Figures:
     with MemoryPeak() as memory, connect(LOCAL, dashboard=False):
         started = time.perf_counter()
         reader = ShardReader(prepared, order, masking, range(order.num_lanes))
-        num_seen = sum(len(batch.key_hash_B) for batch in stream_batches(reader, 0, order.epoch_steps))
+        num_steps = int(order.epoch_steps * max(given.sizes) / given.records)
+        num_seen = sum(len(batch.key_hash_B) for batch in stream_batches(reader, 0, num_steps))
         seconds = time.perf_counter() - started
     return _figures(memory, num_seen, seconds)
 

@@ -24,7 +24,6 @@ for _name, _value in _ENVIRONMENT.items():
 
 import ray  # noqa: E402
 import ray.data  # noqa: E402
-import torch  # noqa: E402
 
 LOCAL = "local"
 _STORE_SHARE_OF_MEMORY = 0.3
@@ -55,6 +54,9 @@ def local_num_cpus() -> int:
 
 def this_machine() -> Cluster:
     """What a Ray of our own would have here, without starting one."""
+    # Ray Data's tasks load this module, and torch would take a second of each process.
+    import torch
+
     return Cluster(float(local_num_cpus()), float(torch.cuda.device_count()), 1, float(_store_bytes()), None)
 
 

@@ -56,6 +56,8 @@ _TEXT_BYTES = 256
 # Enough pieces of work for a few cores where the records would fit into one bucket.
 _MIN_BUCKETS = 4
 _MIN_BUCKET_RECORDS = 2_048
+# Small pictures: what Python holds for each record outweighs them, and a large set takes no more than a small one.
+_MAX_BUCKET_RECORDS = 8_192
 
 
 class TooManyRejected(ValueError):
@@ -371,6 +373,6 @@ def _record_bytes(rules: CleaningRules) -> int:
 
 
 def _num_buckets(num_records: int, rules: CleaningRules) -> int:
-    by_size = -(-num_records * _record_bytes(rules) // BUCKET_BYTES)
-    by_records = min(_MIN_BUCKETS, num_records // _MIN_BUCKET_RECORDS)
-    return max(1, by_size, by_records)
+    by_size = max(-(-num_records * _record_bytes(rules) // BUCKET_BYTES), -(-num_records // _MAX_BUCKET_RECORDS))
+    by_cores = min(_MIN_BUCKETS, num_records // _MIN_BUCKET_RECORDS)
+    return max(1, by_size, by_cores)
