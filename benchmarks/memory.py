@@ -60,9 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for cell in _CELLS:
             name = f"{cell} {num_records}"
             if name not in cells:
-                flags = ("--records", num_records, "--image-size", given.image_size, "--work", given.work)
-                flags += ("--sizes", *given.sizes)
-                cells[name] = run_cell("benchmarks.memory", cell, *flags)
+                size = ("--records", num_records, "--image-size", given.image_size, "--work", given.work)
+                cells[name] = run_cell("benchmarks.memory", cell, *size, "--sizes", *given.sizes)
                 write_record(given.out, {"machine": started_on, "image_size": given.image_size, "cells": cells})
             print(f"{name}: {cells[name]}", flush=True)
     summary = {cell: _ratios(cell, given.sizes, cells) for cell in _CELLS}
