@@ -39,7 +39,12 @@ def parse_pretrain(
     base = build()
     parser, group = _parser(base, description)
     group.add_argument("--config", metavar="FILE", help="config.yaml of a run or best.yaml of a search to start from")
-    group.add_argument("--workers", metavar="W", default="1", help="training workers (a whole number; default 1)")
+    group.add_argument(
+        "--workers",
+        metavar="W",
+        default="1",
+        help="training workers: a number, or FEWEST-MOST for an elastic run (default 1)",
+    )
     add_shorthand(group, type(base), "--steps", "train.num_steps", base)
     parsed = parser.parse_args(argv)
     check_readable(parsed.out)
@@ -47,9 +52,9 @@ def parse_pretrain(
     if parsed.config is not None:
         base = _load(_not_empty("--config", parsed.config), base, given_text(parsed, "model.size"))
     config = apply_knobs(base, parsed)
-    num_workers = _workers(parsed.workers)
+    min_workers, num_workers = _workers(parsed.workers)
     _check_workers(num_workers, config)
-    return _request(config, parsed, num_workers)
+    return _request(config, parsed, num_workers, min_workers)
 
 
 def parse_search(
@@ -128,7 +133,9 @@ def _parser(base: PretrainConfig, description: str | None) -> tuple[PlainParser,
     return parser, group
 
 
-def _request(config: Config, parsed: argparse.Namespace, num_workers: int) -> RunRequest[Config]:
+def _request(
+    config: Config, parsed: argparse.Namespace, num_workers: int, min_workers: int | None = None
+) -> RunRequest[Config]:
     if parsed.resume and parsed.overwrite:
         raise ValueError("--resume and --overwrite are both given, expected at most one; leave one out")
     if parsed.resume and parsed.out is None:
@@ -149,6 +156,7 @@ def _request(config: Config, parsed: argparse.Namespace, num_workers: int) -> Ru
         dry_run=parsed.dry_run,
         json=parsed.json,
         dashboard=not parsed.no_dashboard,
+        min_workers=min_workers,
     )
 
 
@@ -180,13 +188,16 @@ def _data(parsed: argparse.Namespace) -> str:
     return before
 
 
-def _workers(text: str) -> int:
-    number = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 0
-    if number < 1:
+def _workers(text: str) -> tuple[int | None, int]:
+    """The fewest workers of an elastic run, None for another, and the most."""
+    match = re.fullmatch(r"(?:([0-9]{1,9})-)?([0-9]{1,9})", text)
+    least, most = (int(match[1]) if match[1] else None, int(match[2])) if match else (None, 0)
+    if most < 1 or (least is not None and not 1 <= least <= most):
         raise ValueError(
-            f"--workers: given {shown(text)}, expected a whole number of at least 1; leave it out for the default, 1"
+            f"--workers: given {shown(text)}, expected a whole number of at least 1, or a range such as 1-4; leave it "
+            "out for the default, 1"
         )
-    return number
+    return least, most
 
 
 def _check_workers(num_workers: int, config: PretrainConfig) -> None:

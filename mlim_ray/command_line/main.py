@@ -1,4 +1,4 @@
-"""`mlim-ray prepare SOURCE OUT`, `inspect SOURCE`, `requeue SET [REPAIRED]` and `verify SET`.
+"""`mlim-ray`: `prepare SOURCE OUT`, `inspect SOURCE`, `requeue SET [REPAIRED]`, `verify SET`, `replay PLACE`.
 
 What does the work is imported once the command line is known to be right, so that `--help` and errors come
 at once.
@@ -15,6 +15,7 @@ from mlim_ray.command_line.experiment import add_address_flags, address_of
 from mlim_ray.command_line.inspect_command import add_inspect_flags, run_inspect
 from mlim_ray.command_line.knob_help import WholeWordHelp
 from mlim_ray.command_line.knobs import add_knobs, apply_knobs
+from mlim_ray.command_line.replay_command import add_replay_command
 from mlim_ray.config.prepare import SOURCES, PrepareConfig
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> PlainParser:
     parser = PlainParser(
         prog="mlim-ray",
-        usage="mlim-ray {prepare,inspect,requeue,verify} ...",
+        usage="mlim-ray {prepare,inspect,requeue,verify,replay} ...",
         description="From raw image-text records to a set that MLIM can be trained on.",
         formatter_class=WholeWordHelp,
         epilog="Training and search are the files in experiments/; each has --help.",
@@ -78,6 +79,7 @@ def _parser() -> PlainParser:
     inspect = _command(commands, "inspect", "SOURCE", "show what SOURCE holds and which columns would be used")
     add_inspect_flags(inspect)
     inspect.set_defaults(run=partial(run_inspect, auto_image_size=_TINY_IMAGE_SIZE))
+    add_replay_command(commands)
     return parser
 
 

@@ -14,6 +14,9 @@ class TrainConfig(Section):
     """optimiser steps"""
     batch_size: int = Field(64, ge=1)
     """records in a global batch, whatever the number of workers"""
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """most records of a worker in one forward and backward pass, to fit its memory; the gradients of such parts add up
+    to exactly those of the global batch; none: all of a worker's share at once"""
     learning_rate: Annotated[float, Field(gt=0.0)] | Literal["auto"] = AUTO
     """peak learning rate; auto: the model size's own"""
     warmup_ratio: float = ratio(0.05)
@@ -28,6 +31,9 @@ class TrainConfig(Section):
     """gradients are clipped to this norm"""
     precision: Literal["auto", "float32", "bfloat16"] = AUTO
     """autocast of the forward pass; auto: bfloat16 on a GPU that has it, else float32"""
+    on_non_finite: Literal["stop", "skip"] = "stop"
+    """what a step without a finite gradient does: stop the run, or leave the step out and go on; its batch is kept in
+    the run folder either way"""
     seed: int = Field(0, ge=0, lt=2**63)
     """seed of the weights, the order of the records and the masks"""
     log_every_steps: int = Field(50, ge=1)
@@ -36,6 +42,14 @@ class TrainConfig(Section):
     """a checkpoint every so many steps, and at the end"""
     num_checkpoints_kept: int = Field(2, ge=1)
     """older checkpoints are removed"""
+    report_every_s: float = Field(10.0, gt=0.0)
+    """seconds between the reports to Ray, which also asks for notices of nodes that are about to be taken away"""
+    collective_timeout_s: float = Field(600.0, ge=5.0)
+    """a worker that gives no answer for so many seconds is ended, and all start again from the newest checkpoint"""
+    stop_within_s: float = Field(30.0, ge=1.0)
+    """after SIGTERM or Ctrl-C, the seconds that the workers have to save a checkpoint and end"""
+    resize_every_s: float = Field(60.0, gt=0.0)
+    """an elastic run looks for nodes that came or went every so many seconds"""
 
 
 class FeedConfig(Section):

@@ -90,7 +90,9 @@ def _plan_run(
     request: RunRequest[PretrainConfig], cluster: Cluster
 ) -> tuple[RunFolder, PretrainConfig, _Records, WorkerPlan]:
     folder, config, records = _open(request, cluster, "pretrain", auto_feed="stream")
-    return folder, config, records, plan_run(cluster, request.num_workers, streams=config.feed.kind == "stream")
+    streams = config.feed.kind == "stream"
+    plan = plan_run(cluster, request.num_workers, streams=streams, min_workers=request.min_workers)
+    return folder, config, records, plan
 
 
 def _plan_search(

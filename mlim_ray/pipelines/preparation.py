@@ -36,7 +36,7 @@ from mlim_ray.data.prepared import TOKENIZER_FOLDER
 from mlim_ray.data.quarantine import QUARANTINE_FOLDER, Place, gather_quarantine, places_of, read_quarantine
 from mlim_ray.data.rejection import Reason, Stage
 from mlim_ray.data.shards import TRAIN, ShardWriter, TrainSums, duplicates_path, row_group_records
-from mlim_ray.data.sources import Source, limit_slices
+from mlim_ray.data.sources import Slice, Source, join_slices, limit_slices
 from mlim_ray.data.sources.source import source_label
 from mlim_ray.data.tokenizer import TextTokenizer, load_tokenizer, train_tokenizer
 from mlim_ray.pipelines.ordered_map import map_in_order
@@ -50,6 +50,8 @@ BUCKET_BYTES = 32_000_000
 MAX_DISTINCT_WORDS = 1_000_000
 """words that are counted for the vocabulary; past it the rarer half is forgotten, so that memory is bounded"""
 _SLICE_MULTIPLE = 64
+# Every bucket reads a cell of every slice, so a large set of small records is cut into fewer.
+_ENOUGH_SLICES = 256
 # Of rich photographs; where pictures and texts are all larger, a bucket takes that much more.
 _BYTES_PER_PIXEL = {"raw": 3.0, "png": 2.0, "jpeg": 0.5, "webp": 0.4}
 _TEXT_BYTES = 256
@@ -57,7 +59,7 @@ _TEXT_BYTES = 256
 _MIN_BUCKETS = 4
 _MIN_BUCKET_RECORDS = 2_048
 # Small pictures: what Python holds for each record outweighs them, and a large set takes no more than a small one.
-_MAX_BUCKET_RECORDS = 8_192
+_MAX_BUCKET_RECORDS = 4_096
 
 
 class TooManyRejected(ValueError):
@@ -128,7 +130,7 @@ class Preparation:
         self.source, self.out, self.config, self.base = addition.source, addition.out, addition.config, addition.base
         self.staging = staging
         self.rules = CleaningRules.of(self.config, self.source.columns.split is not None)
-        self.slices = limit_slices(self.source.slices(), _max_slice_records(self.rules), _SLICE_MULTIPLE)
+        self.slices = _slices(self.source, self.rules)
         self.num_records = sum(part.stop - part.start for part in self.slices)
         self.num_buckets = _num_buckets(self.num_records, self.rules)
         self.generation = 0 if self.base is None else len(self.base.generations)
@@ -363,9 +365,13 @@ def _forget_rare(words: Counter[str]) -> None:
     words.update(dict(kept))
 
 
-def _max_slice_records(rules: CleaningRules) -> int:
+def _slices(source: Source, rules: CleaningRules) -> list[Slice]:
+    """The source's slices, no larger than memory allows, and not more than cores need where records are small."""
+    slices = source.slices()
     # A multiple of every row group, so that slices of a prepared set begin with one.
-    return max(1, SLICE_BYTES // _record_bytes(rules) // _SLICE_MULTIPLE) * _SLICE_MULTIPLE
+    most = max(1, SLICE_BYTES // _record_bytes(rules) // _SLICE_MULTIPLE) * _SLICE_MULTIPLE
+    wanted = sum(part.stop - part.start for part in slices) // _ENOUGH_SLICES
+    return limit_slices(join_slices(slices, min(wanted, most, _MAX_BUCKET_RECORDS)), most, _SLICE_MULTIPLE)
 
 
 def _record_bytes(rules: CleaningRules) -> int:

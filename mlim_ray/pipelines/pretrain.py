@@ -1,31 +1,23 @@
 """Pre-train once, on Ray Train, for any number of workers."""
 
-import contextlib
 import logging
 import os
-import threading
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import ray
-import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
 
 from mlim_ray.config import PretrainConfig
 from mlim_ray.config.files import config_text
-from mlim_ray.data import storage
 from mlim_ray.data.lease import Lease
 from mlim_ray.evaluation.evaluation import Evaluation, paper_figures
 from mlim_ray.pipelines.cluster import Cluster, connect
-from mlim_ray.pipelines.feed import put_resident
+from mlim_ray.pipelines.fit import fit
 from mlim_ray.pipelines.measure import Measured, gpu_options, make_yardstick, measure
 from mlim_ray.pipelines.plan import check_run, describe_run
-from mlim_ray.pipelines.ray_files import ray_storage
 from mlim_ray.pipelines.request import RunRequest
 from mlim_ray.pipelines.resources import WorkerPlan, plan_run
-from mlim_ray.pipelines.setting import Setting, check_places, open_setting, ray_folder
-from mlim_ray.pipelines.train_worker import WorkerJob, train_worker
+from mlim_ray.pipelines.setting import Setting, check_places, open_setting
+from mlim_ray.pipelines.signals import stopping
 from mlim_ray.reporting.progress import Stage, say, table
 from mlim_ray.reporting.run_page import render_run_page
 from mlim_ray.training.metrics import read_metrics
@@ -34,8 +26,6 @@ from mlim_ray.training.run_folder import RunFolder, claim_folder
 logger = logging.getLogger(__name__)
 
 EXPERIMENT = "pretrain"
-_MAX_WORKER_FAILURES = 3
-_POLL_EVERY_S = 0.5
 
 
 def pretrain(request: RunRequest[PretrainConfig]) -> dict[str, Any]:
@@ -52,15 +42,18 @@ def pretrain(request: RunRequest[PretrainConfig]) -> dict[str, Any]:
         say(f"{folder.path} is finished already; its page: {folder.file('report.html')}")
         return _summary(folder, folder.read_json("evaluation.json"))
     say(f"run folder: {folder.path}")
-    with Lease(folder.path), connect(request.address, dashboard=request.dashboard) as cluster:
+    with (
+        stopping(lambda: f"stopped by SIGTERM; continue with: {_resume_command(folder)}"),
+        Lease(folder.path),
+        connect(request.address, dashboard=request.dashboard) as cluster,
+    ):
         if cluster.dashboard_url is not None:
             say(cluster.dashboard_line)
         check_places(request.data, request.out, cluster)
         setting = open_setting(request, cluster, folder, auto_feed="stream")
-        plan = plan_run(cluster, request.num_workers, streams=setting.streams)
+        plan = plan_run(cluster, request.num_workers, streams=setting.streams, min_workers=request.min_workers)
         _begin(folder, request, setting, plan)
-        with _resumable(folder):
-            seconds = _train(folder, setting, plan, request.num_workers)
+        seconds = fit(folder, setting, plan, _resume_command(folder))
         evaluation = _measure(folder, setting, plan, cluster, seconds)
     _tell(folder, evaluation)
     return _summary(folder, evaluation)
@@ -76,29 +69,8 @@ def _begin(
     )
 
 
-def _train(folder: RunFolder, setting: Setting[PretrainConfig], plan: WorkerPlan, num_workers: int) -> float:
-    """Run the workers to the last step; gives the seconds it took."""
-    config, prepared = setting.config, setting.prepared
-    resident = None if setting.streams else put_resident(prepared)
-    job = WorkerJob(config, prepared, folder.path, plan.threads_per_worker, resident)
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if plan.gpus_per_worker else "gloo"),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=num_workers,
-            use_gpu=plan.gpus_per_worker > 0,
-            resources_per_worker={"CPU": plan.cpus_per_worker, "GPU": plan.gpus_per_worker},
-        ),
-        run_config=ray.train.RunConfig(
-            name=EXPERIMENT,
-            **ray_storage(ray_folder(folder)),
-            failure_config=ray.train.FailureConfig(max_failures=_MAX_WORKER_FAILURES, controller_failure_limit=2),
-        ),
-    )
-    started = time.perf_counter()
-    _fit_and_show(trainer, folder, setting)
-    return time.perf_counter() - started
+def _resume_command(folder: RunFolder) -> str:
+    return f"python experiments/pretrain.py --out {folder.path} --resume"
 
 
 def _measure(
@@ -135,53 +107,6 @@ def _measure(
     folder.write_text("report.html", page)
     folder.write_json("evaluation.json", evaluation)
     return evaluation
-
-
-def _fit_and_show(trainer: TorchTrainer, folder: RunFolder, setting: Setting[PretrainConfig]) -> None:
-    """Fit, with a progress line fed from the metrics that the first worker writes.
-
-    Ray Train fits in a thread of its own: in the main one it would take over Ctrl-C and leave with exit code 0.
-    """
-    order, num_steps = setting.order, setting.config.train.num_steps
-    done = max(folder.checkpoints().steps(), default=0)
-    poll_every_s = _POLL_EVERY_S * (20 if storage.is_remote(folder.path) else 1)
-    errors: list[BaseException] = []
-
-    def fit() -> None:
-        try:
-            trainer.fit()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=fit, name="fit", daemon=True)
-    with Stage("pretrain", order.samples_at(num_steps), "records", already_done=order.samples_at(done)) as stage:
-        thread.start()
-        while thread.is_alive():
-            thread.join(poll_every_s)
-            lines = read_metrics(folder.path)
-            if lines and lines[-1]["step"] > done:
-                last = lines[-1]
-                stage.advance(
-                    last["samples"],
-                    data_wait_ratio=last["time/data_wait_ratio"],
-                    step=last["step"],
-                    loss=last["loss/total"],
-                )
-        if errors:
-            raise errors[0]
-
-
-@contextlib.contextmanager
-def _resumable(folder: RunFolder) -> Iterator[None]:
-    """Say how to go on when a person stops the run."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        steps = folder.checkpoints().steps()
-        kept = f"its newest checkpoint is of step {steps[-1]}" if steps else "no checkpoint was written yet"
-        raise KeyboardInterrupt(
-            f"stopped; {kept}; continue with: python experiments/pretrain.py --out {folder.path} --resume"
-        ) from error
 
 
 def _tell(folder: RunFolder, evaluation: Evaluation) -> None:

@@ -21,7 +21,7 @@ class RunRequest(Generic[Config]):
     address: str
     """address of a running Ray, or `local` for one of our own"""
     num_workers: int
-    """training workers of the run, or of each trial of a search"""
+    """training workers of the run, or of each trial of a search; the most of an elastic run"""
     resume: bool
     """continue what lies in `out`"""
     overwrite: bool
@@ -32,3 +32,5 @@ class RunRequest(Generic[Config]):
     """print the summary as one JSON object, the last line of standard output"""
     dashboard: bool
     """start Ray's dashboard and print its URL"""
+    min_workers: int | None = None
+    """the fewest workers of an elastic run"""

@@ -1,12 +1,17 @@
 """The resource arithmetic of a run or a search, checked before anything starts."""
 
+import time
 from dataclasses import dataclass
+
+import ray
 
 from mlim_ray.pipelines.cluster import Cluster
 
 DATA_CPUS = 1.0
 """CPUs that Ray Data needs beside all streaming workers: without one, a run waits for ever without a word."""
 _MIN_CPUS_PER_WORKER = 0.05
+_WAIT_FOR_RESOURCES_S = 30.0
+_ASK_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -19,37 +24,59 @@ class WorkerPlan:
     threads_per_worker: int
     num_concurrent: int = 1
     """trials that run at a time; 1 for a pre-training run"""
+    min_workers: int | None = None
+    """of an elastic run, whose `num_workers` are the most that it takes"""
+
+    @property
+    def workers_for_ray(self) -> int | tuple[int, int]:
+        """The number, or the range, as Ray Train wants it."""
+        return self.num_workers if self.min_workers is None else (self.min_workers, self.num_workers)
 
     def lines(self, cluster: Cluster) -> list[str]:
         """The arithmetic in words."""
         workers = self.num_workers * self.num_concurrent
         used = workers * self.cpus_per_worker
         of_trials = f"{self.num_concurrent} trials at a time x " if self.num_concurrent > 1 else ""
+        at_least = f"{self.min_workers} to " if self.min_workers is not None else ""
         return [
-            f"workers: {of_trials}{self.num_workers} x ({self.cpus_per_worker:g} CPU, {self.gpus_per_worker:g} GPU, "
-            f"{self.threads_per_worker} threads) = {used:g} CPU, {workers * self.gpus_per_worker:g} GPU",
+            f"workers: {of_trials}{at_least}{self.num_workers} x ({self.cpus_per_worker:g} CPU, "
+            f"{self.gpus_per_worker:g} GPU, {self.threads_per_worker} threads) = "
+            f"{used:g} CPU, {workers * self.gpus_per_worker:g} GPU",
             f"cluster: {cluster.num_cpus:g} CPU, {cluster.num_gpus:g} GPU on {cluster.num_nodes} node(s); "
             f"{cluster.num_cpus - used:g} CPU left for Ray Data",
         ]
 
 
-def plan_run(cluster: Cluster, num_workers: int, *, streams: bool) -> WorkerPlan:
+def plan_run(cluster: Cluster, num_workers: int, *, streams: bool, min_workers: int | None = None) -> WorkerPlan:
     """Resources of a pre-training run's workers.
+
+    Args:
+        min_workers: an elastic run starts with as many, and takes up to `num_workers` as the cluster has them.
 
     Raises:
         ValueError: the cluster has not enough, with the arithmetic.
     """
     threads = max(1, int(cluster.num_cpus // num_workers))
     reserved = DATA_CPUS if streams else 0.0
+    needed = num_workers if min_workers is None else min_workers
     if cluster.num_gpus >= 1:
-        if num_workers > cluster.num_gpus:
+        if needed > cluster.num_gpus:
             raise ValueError(
-                f"{num_workers} workers x 1 GPU = {num_workers} GPU, and the cluster has {cluster.num_gpus:g}; "
+                f"{needed} workers x 1 GPU = {needed} GPU, and the cluster has {cluster.num_gpus:g}; "
                 f"use --workers {int(cluster.num_gpus)} or a larger cluster"
             )
         if cluster.num_cpus < reserved:
             raise ValueError(f"streaming needs {reserved:g} CPU for Ray Data and the cluster has none; add a CPU node")
-        return WorkerPlan(num_workers, 0.0, 1.0, threads)
+        return WorkerPlan(num_workers, 0.0, 1.0, threads, min_workers=min_workers)
+    if min_workers is not None:
+        # Ray counts whole workers on each node.
+        if needed + reserved > cluster.num_cpus:
+            raise ValueError(
+                f"{needed} workers x 1 CPU + {reserved:g} CPU for Ray Data = {needed + reserved:g} CPU, and the "
+                f"cluster has {cluster.num_cpus:g}; use fewer --workers, or --feed resident, which "
+                f"needs none for Ray Data"
+            )
+        return WorkerPlan(num_workers, 1.0, 0.0, threads, min_workers=min_workers)
     cpus = min(1.0, int((cluster.num_cpus - reserved) / num_workers * 100) / 100)
     if cpus < _MIN_CPUS_PER_WORKER:
         raise ValueError(
@@ -57,6 +84,33 @@ def plan_run(cluster: Cluster, num_workers: int, *, streams: bool) -> WorkerPlan
             f"({cpus:g} CPU a worker, at least {_MIN_CPUS_PER_WORKER:g} needed); use fewer --workers"
         )
     return WorkerPlan(num_workers, cpus, 0.0, threads)
+
+
+def wait_for_resources(plan: WorkerPlan, wait_s: float = _WAIT_FOR_RESOURCES_S) -> None:
+    """Return once the workers' CPUs and GPUs are free; other programs may be using the cluster.
+
+    Raises:
+        ValueError: they are not free after `wait_s`, with the arithmetic. Ray itself would wait for ever.
+    """
+    workers = plan.num_workers if plan.min_workers is None else plan.min_workers
+    needed = {"CPU": workers * plan.cpus_per_worker, "GPU": workers * plan.gpus_per_worker}
+    give_up_at = time.monotonic() + wait_s
+    while True:
+        free = {name: float(ray.available_resources().get(name, 0.0)) for name in needed}
+        missing = [name for name in needed if free[name] < needed[name] - 1e-6]
+        if not missing:
+            return
+        if time.monotonic() > give_up_at:
+            total = {name: float(ray.cluster_resources().get(name, 0.0)) for name in missing}
+            raise ValueError(
+                "; ".join(
+                    f"{workers} workers need {needed[name]:g} {name}, and {free[name]:g} of the cluster's "
+                    f"{total[name]:g} are free after {wait_s:.0f} s"
+                    for name in missing
+                )
+                + "; end what else runs there, use fewer --workers, or a larger cluster"
+            )
+        time.sleep(_ASK_EVERY_S)
 
 
 def plan_search(cluster: Cluster, *, max_concurrent: int, streams: bool) -> WorkerPlan:

@@ -12,6 +12,7 @@ from mlim_ray.config import PretrainConfig
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.records import Records
 from mlim_ray.pipelines.feed import stream_batches
+from mlim_ray.pipelines.stop_flag import TrainControl
 from mlim_ray.training.build import build_trainer, run_masking
 from mlim_ray.training.distributed import rank, wait_for_all
 from mlim_ray.training.metrics import MetricsWriter
@@ -29,16 +30,20 @@ class WorkerJob:
     num_threads: int
     resident: "ray.ObjectRef[Records] | None"
     """the training split in shared memory; None streams it"""
+    stop_flag: Any
+    """the actor that says when to stop"""
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """Train from the run's newest good checkpoint to its last step; the first worker writes metrics and checkpoints.
+    """Train from the run's newest good checkpoint to its last step, or to where the driver asks to stop.
+
+    The first worker writes metrics and checkpoints.
 
     Our own checkpoints are the truth: Ray's are neither written nor read (contract C7).
     """
     job: WorkerJob = settings["job"]
     torch.set_num_threads(job.num_threads)
-    trainer = build_trainer(job.config, job.prepared, ray.train.torch.get_device())
+    trainer = build_trainer(job.config, job.prepared, ray.train.torch.get_device(), job.run)
     train, order = job.config.train, trainer.order
     checkpoints = RunFolder(job.run).checkpoints(train.num_checkpoints_kept)
     checkpoint = checkpoints.latest()
@@ -67,7 +72,8 @@ def train_worker(settings: dict[str, Any]) -> None:
     else:
         records = ray.get(job.resident)
         batches = resident_batches(records, order, masking, lanes, trainer.step, train.num_steps)
-    trainer.run(batches, train.num_steps, report=_write(metrics), save=save)
+    control = TrainControl(job.stop_flag, train.report_every_s)
+    trainer.run(batches, train.num_steps, report=_write(metrics), save=save, control=control)
 
 
 def _write(metrics: MetricsWriter | None) -> Any:

@@ -45,10 +45,12 @@ def build_model(config: PretrainConfig, prepared: PreparedSet, device: torch.dev
     return model.to(device)
 
 
-def build_trainer(config: PretrainConfig, prepared: PreparedSet, device: torch.device | None = None) -> Trainer:
-    """A trainer at step 0."""
+def build_trainer(
+    config: PretrainConfig, prepared: PreparedSet, device: torch.device | None = None, run: str | None = None
+) -> Trainer:
+    """A trainer at step 0, of the run in folder `run`."""
     order = stream_order(prepared, config.train, config.feed)
-    return Trainer(build_model(config, prepared, device), config, order)
+    return Trainer(build_model(config, prepared, device), config, order, run)
 
 
 def run_masking(config: PretrainConfig, num_cells: int) -> Masking:

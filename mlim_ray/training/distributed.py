@@ -1,8 +1,16 @@
 """The few things that several workers do together; each is a no-op for one."""
 
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import torch
 import torch.distributed
 from torch import Tensor
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+from torch.nn.parallel import DistributedDataParallel
+
+Part = TypeVar("Part")
 
 
 def num_workers() -> int:
@@ -22,7 +30,39 @@ def sum_over_workers(values: Tensor) -> Tensor:
     return values
 
 
+def gather_objects(part: Part) -> list[Part]:
+    """Every worker's part, in the order of ranks, on each of them."""
+    if num_workers() == 1:
+        return [part]
+    parts: list[Any] = [None] * num_workers()
+    torch.distributed.all_gather_object(parts, part)
+    return parts
+
+
 def wait_for_all() -> None:
     """Return once every worker has come here."""
     if num_workers() > 1:
         torch.distributed.barrier()
+
+
+def time_reductions(model: DistributedDataParallel, add: Callable[[float], None]) -> None:
+    """Hand `add` the seconds from the start to the end of each exchange of gradients on the CPU.
+
+    Exchanges overlap with the rest of the backward pass, so this is an upper end of what a step waits for them. On a
+    GPU they run beside the program, whose clock cannot see them: there only the wait for the counts is counted.
+    """
+
+    def timed(group: Any, bucket: torch.distributed.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
+        started = time.perf_counter()
+        future = default_hooks.allreduce_hook(group, bucket)
+        if bucket.buffer().device.type != "cpu":
+            return future
+
+        def done(future: torch.futures.Future[Tensor]) -> Tensor:
+            add(time.perf_counter() - started)
+            value: Tensor = future.value()
+            return value
+
+        return future.then(done)
+
+    model.register_comm_hook(None, timed)

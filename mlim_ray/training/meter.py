@@ -16,11 +16,21 @@ class LossMeter:
     def __init__(self, mode_names: tuple[str, ...], device: torch.device) -> None:
         self.mode_names = mode_names
         self.table = torch.zeros(4, len(mode_names), dtype=torch.float64, device=device)
+        self._step = torch.zeros_like(self.table)
 
     def add(self, mlm: LossTerms, recon: LossTerms, mode_B: Tensor) -> None:
-        """Count a step's records in."""
+        """Count records of the present step in."""
         rows_4B = torch.stack([mlm.sum_B, mlm.count_B, recon.sum_B, recon.count_B]).detach().double()
-        self.table.index_add_(1, mode_B, rows_4B)
+        self._step.index_add_(1, mode_B, rows_4B)
+
+    def commit(self) -> None:
+        """The present step was learned from."""
+        self.table += self._step
+        self._step.zero_()
+
+    def drop(self) -> None:
+        """The present step was not: its losses may be no numbers."""
+        self._step.zero_()
 
     def gather(self) -> None:
         """Bring every worker's sums to the first one, so that a checkpoint of it alone holds them all."""

@@ -6,11 +6,9 @@ Legend: B records, N image cells, T token positions, H and W pixels.
 """
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -21,11 +19,15 @@ from mlim_ray.masking import mode_names
 from mlim_ray.model import MlimModel
 from mlim_ray.objectives import mlm_terms, recon_terms
 from mlim_ray.training.batch import Batch
-from mlim_ray.training.distributed import num_workers, rank, sum_over_workers
+from mlim_ray.training.clock import Clock
+from mlim_ray.training.control import Control
+from mlim_ray.training.distributed import num_workers, rank, sum_over_workers, time_reductions
 from mlim_ray.training.meter import LossMeter
+from mlim_ray.training.non_finite import NonFiniteGuard, is_finite, require_finite
 from mlim_ray.training.optimiser import learning_rate_at, make_optimiser
 from mlim_ray.training.order import StreamOrder
-from mlim_ray.training.tensors import BatchTensors, to_tensors
+from mlim_ray.training.parts import blank_record, count_targets, split_batch
+from mlim_ray.training.tensors import to_tensors
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -37,9 +39,10 @@ class Trainer:
         model: on its device.
         config: resolved, without any "auto".
         order: the order of the run's records.
+        run: the run folder, where a batch without a finite gradient is kept; None keeps none.
     """
 
-    def __init__(self, model: MlimModel, config: PretrainConfig, order: StreamOrder) -> None:
+    def __init__(self, model: MlimModel, config: PretrainConfig, order: StreamOrder, run: str | None = None) -> None:
         self.model = model
         self.config = config
         self.order = order
@@ -47,10 +50,14 @@ class Trainer:
         self.step = 0
         self.optimiser = make_optimiser(model, config.train)
         self.meter = LossMeter(mode_names(config.masking), self.device)
+        self.guard = NonFiniteGuard(run, config.train.on_non_finite)
+        self.clock = Clock()
+        self._last_line: dict[str, Any] | None = None
         self._forward: nn.Module = model
         if num_workers() > 1:
             device_ids = [self.device.index] if self.device.type == "cuda" else None
             self._forward = DistributedDataParallel(model, device_ids=device_ids)
+            time_reductions(self._forward, lambda seconds: self.clock.add("communication", seconds))
 
     def run(
         self,
@@ -58,37 +65,56 @@ class Trainer:
         stop_step: int,
         report: Report,
         save: Callable[[], None] | None = None,
+        control: Control | None = None,
     ) -> None:
-        """Train on `batches`, which start at `step`, up to `stop_step`.
+        """Train on `batches`, which start at `step`, up to `stop_step`, or to where a worker wished to stop.
 
         Args:
             batches: this worker's part of each global batch.
             stop_step: the step to stop before.
             report: called on the first worker with a line of metrics every `log_every_steps`, and at the end.
             save: called on every worker when a checkpoint is due.
+            control: what else may come between steps.
+
+        Raises:
+            NonFiniteError: a gradient or a weight is no number, and the config says to stop.
         """
         train = self.config.train
+        control = control if control is not None else Control()
         self.model.train()
-        clock = _Clock()
         while self.step < stop_step:
-            with clock.waiting():
+            with self.clock.spending("data_wait"):
                 batch = next(batches, None)
             if batch is None:
                 raise RuntimeError(f"the feed ended before step {self.step} of {stop_step}")
-            gradient_norm = self._update(batch)
+            counts = self._count(batch, control)
+            gradient_norm = self._update(batch, counts)
             self.step += 1
             is_last = self.step == train.num_steps
             if is_last or self.step % train.log_every_steps == 0:
-                line = self._metrics(gradient_norm, clock)
+                self._last_line = self._metrics(gradient_norm)
                 if rank() == 0:
-                    report(line)
-            if save is not None and (is_last or self.step % train.checkpoint_every_steps == 0):
-                save()
+                    report(self._last_line)
+            stops = bool(counts[2])
+            is_due = is_last or stops or self.step % train.checkpoint_every_steps == 0
+            if counts[3]:
+                is_due |= control.meet(self._last_line)
+            if save is not None and is_due:
+                require_finite(self.step, self.model.state_dict())
+                with self.clock.spending("checkpoint_wait"):
+                    save()
+            if stops:
+                return
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds beside the weights; loads with `weights_only=True`."""
         self.meter.gather()
-        return {"step": self.step, "optimiser": self.optimiser.state_dict(), "meter": self.meter.table}
+        return {
+            "step": self.step,
+            "optimiser": self.optimiser.state_dict(),
+            "meter": self.meter.table,
+            "num_skipped": self.guard.num_skipped,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from `state`; the weights are loaded into the model by the caller."""
@@ -97,43 +123,79 @@ class Trainer:
         self.meter.table.copy_(state["meter"])
         if rank() != 0:
             self.meter.table.zero_()
+        self.guard.num_skipped = state["num_skipped"]
 
-    def _update(self, batch: Batch) -> Tensor:
+    def _count(self, batch: Batch, control: Control) -> Tensor:
+        """The global batch's MLM and RECON targets, and the workers that wish to stop or to meet: [4], on the CPU."""
+        targets = count_targets(batch, self.config.recon.target)
+        wishes = (control.wants_stop(), control.wants_meeting())
+        # Whole numbers beyond 2^24 have no place in single precision.
+        counts = torch.tensor([*targets, *wishes], dtype=torch.float64, device=self.device)
+        with self.clock.spending("communication") if num_workers() > 1 else contextlib.nullcontext():
+            return sum_over_workers(counts).cpu()
+
+    def _update(self, batch: Batch, counts: Tensor) -> float:
         """One optimiser step; gives the gradient's norm before clipping."""
         train = self.config.train
         if self.config.model.dropout_ratio > 0.0:
             # Drawn from the position, so that a resumed run drops what the uninterrupted one would have.
             torch.manual_seed(int(draw(train.seed, self.step, rank())) >> 1)
-        weight = 1.0 if len(batch.key_hash_B) else 0.0
-        inputs = to_tensors(batch if weight else _blank_record(batch), self.device)
-        with self._autocast():
-            logits_MV, reconstruction_B3HW = self._forward(*inputs[:5])
-        loss = self._loss(inputs, logits_MV, reconstruction_B3HW, weight)
         self.optimiser.zero_grad(set_to_none=True)
-        # DDP averages gradients over workers; the loss is already divided by the global counts.
-        (loss * num_workers()).backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), train.max_gradient_norm)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate_at(self.step, train)
-        self.optimiser.step()
+        parts = list(split_batch(batch, train.micro_batch_size))
+        losses = []
+        for number, part in enumerate(parts):
+            # Gradients of the parts add up; workers exchange them with the last one.
+            with contextlib.nullcontext() if number == len(parts) - 1 else self._without_exchange():
+                losses.append(self._backward(part, counts))
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), train.max_gradient_norm))
+        if is_finite(norm):
+            self.guard.accept()
+            self.meter.commit()
+            for group in self.optimiser.param_groups:
+                group["lr"] = learning_rate_at(self.step, train)
+            self.optimiser.step()
+        else:
+            self.meter.drop()
+            self.guard.refuse(self.step, batch, torch.cat(losses), norm, self.model.state_dict(), self._loss_settings())
         return norm
 
-    def _loss(self, inputs: BatchTensors, logits_MV: Tensor, reconstruction_B3HW: Tensor, weight: float) -> Tensor:
-        """This worker's share of the global batch's loss: its sums over the global counts (contract C3)."""
+    def _backward(self, part: Batch, counts: Tensor) -> Tensor:
+        """Add the gradient of this part's share of the global batch's loss; gives the loss of each record, [B]."""
+        weight = 1.0 if len(part.key_hash_B) else 0.0
+        inputs = to_tensors(part if weight else blank_record(part), self.device)
+        with self._autocast():
+            logits_MV, reconstruction_B3HW = self._forward(*inputs[:5])
         mlm = mlm_terms(logits_MV, inputs.token_ids_BT, inputs.token_hidden_BT)
         recon = recon_terms(reconstruction_B3HW, inputs.pixels_B3HW, inputs.cell_hidden_BN, self.config.recon.target)
-        counts = sum_over_workers(weight * torch.stack([mlm.count_B.sum(), recon.count_B.sum()])).clamp(min=1.0)
         if weight:
             self.meter.add(mlm, recon, inputs.mode_B)
-        loss = self.config.mlm.weight * mlm.sum_B.sum() / counts[0]
-        return weight * (loss + self.config.recon.weight * recon.sum_B.sum() / counts[1])
+        num_pieces, num_pixels = (max(1.0, float(count)) for count in counts[:2])
+        loss_B = self.config.mlm.weight * mlm.sum_B / num_pieces + self.config.recon.weight * recon.sum_B / num_pixels
+        # DDP averages gradients over workers; the loss is already divided by the global counts.
+        (weight * loss_B.sum() * num_workers()).backward()
+        return loss_B.detach() if weight else loss_B.detach()[:0]
+
+    def _without_exchange(self) -> contextlib.AbstractContextManager[Any]:
+        if isinstance(self._forward, DistributedDataParallel):
+            return self._forward.no_sync()
+        return contextlib.nullcontext()
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.config.train.precision == "bfloat16":
             return torch.autocast(self.device.type, torch.bfloat16)
         return contextlib.nullcontext()
 
-    def _metrics(self, gradient_norm: Tensor, clock: "_Clock") -> dict[str, Any]:
+    def _loss_settings(self) -> dict[str, Any]:
+        """What the loss of a kept batch depends on besides its records and the weights."""
+        return {
+            "model": self.model.config.to_dict(),
+            "precision": self.config.train.precision,
+            "mlm_weight": self.config.mlm.weight,
+            "recon_weight": self.config.recon.weight,
+            "recon_target": self.config.recon.target,
+        }
+
+    def _metrics(self, gradient_norm: float) -> dict[str, Any]:
         samples = self.order.samples_at(self.step)
         return {
             "step": self.step,
@@ -141,37 +203,7 @@ class Trainer:
             "epoch": samples / self.order.num_records,
             **self.meter.read_and_reset(self.config.mlm.weight, self.config.recon.weight),
             "learning_rate": learning_rate_at(self.step - 1, self.config.train),
-            "gradient_norm": float(gradient_norm),
-            **clock.read_and_reset(samples),
+            "gradient_norm": gradient_norm,
+            "num_skipped_steps": self.guard.num_skipped,
+            **self.clock.read_and_reset(samples),
         }
-
-
-class _Clock:
-    """Wall-clock figures of a run: records per second and the share of time spent waiting for data."""
-
-    def __init__(self) -> None:
-        self._start = self._last = time.perf_counter()
-        self._waited_s = 0.0
-        self._last_samples: int | None = None
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        before = time.perf_counter()
-        yield
-        self._waited_s += time.perf_counter() - before
-
-    def read_and_reset(self, samples: int) -> dict[str, float]:
-        now = time.perf_counter()
-        elapsed = max(now - self._last, 1e-9)
-        figures = {"time/elapsed_s": now - self._start, "time/data_wait_ratio": self._waited_s / elapsed}
-        if self._last_samples is not None:
-            figures["time/samples_per_s"] = (samples - self._last_samples) / elapsed
-        self._last, self._waited_s, self._last_samples = now, 0.0, samples
-        return figures
-
-
-def _blank_record(batch: Batch) -> Batch:
-    """One record that counts for nothing, for a worker that has none in this step but must take part in it."""
-    return Batch(*(np.zeros((1, *array.shape[1:]), array.dtype) for array in batch))._replace(
-        num_tokens_B=np.ones(1, np.int16)
-    )

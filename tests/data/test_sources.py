@@ -12,7 +12,7 @@ from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data.cleaning import CleaningRules, RawRecord, clean
 from mlim_ray.data.inspection import inspect
 from mlim_ray.data.rejection import Problem
-from mlim_ray.data.sources import Source, limit_slices, open_source, resolve_prepare_config
+from mlim_ray.data.sources import Source, join_slices, limit_slices, open_source, resolve_prepare_config
 from mlim_ray.data.sources.source import SLICE_RECORDS
 from tests.data.pictures import encoded, noise
 
@@ -124,7 +124,9 @@ def test_csv_slices_begin_at_the_right_rows(tmp_path: Path) -> None:
     assert [part.start for part in source.slices()] == [0, SLICE_RECORDS, 2 * SLICE_RECORDS]
     records = records_of(source)
     finer = [record for part in limit_slices(source.slices(), 192) for batch in source.read(part) for record in batch]
-    assert finer == records
+    joined = join_slices(source.slices(), 3_000)
+    coarser = [record for part in joined for batch in source.read(part) for record in batch]
+    assert len(joined) == 2 and coarser == finer == records
     assert [record.row for record in records] == list(range(2_500))
     assert all(record.text.startswith(f"row {record.row}\n".encode()) for record in records)  # type: ignore[union-attr]
 

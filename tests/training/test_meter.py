@@ -17,6 +17,7 @@ def test_means_are_over_targets_not_over_steps() -> None:
     meter = LossMeter(("image", "text"), torch.device("cpu"))
     meter.add(terms([0.0, 6.0], [0.0, 3.0]), terms([10.0, 2.0], [4.0, 4.0]), torch.tensor([0, 1]))
     meter.add(terms([9.0], [2.0]), terms([1.0], [4.0]), torch.tensor([1]))
+    meter.commit()
     expected = {
         "loss/mlm": 15 / 5,
         "loss/recon": 13 / 12,

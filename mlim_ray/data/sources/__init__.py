@@ -7,12 +7,13 @@ from mlim_ray.data.sources.opening import (
     open_with_files,
     resolve_prepare_config,
 )
-from mlim_ray.data.sources.source import Slice, Source, limit_slices
+from mlim_ray.data.sources.source import Slice, Source, join_slices, limit_slices
 
 __all__ = [
     "Opened",
     "Slice",
     "Source",
+    "join_slices",
     "limit_slices",
     "open_new_files",
     "open_source",

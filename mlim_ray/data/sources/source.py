@@ -99,6 +99,22 @@ def limit_slices(slices: list[Slice], max_records: int, multiple: int = 1) -> li
     return found
 
 
+def join_slices(slices: list[Slice], max_records: int) -> list[Slice]:
+    """The same rows with neighbouring slices of a file joined, as far as they stay within `max_records`."""
+    found: list[Slice] = []
+    for part in slices:
+        last = found[-1] if found else None
+        if (
+            last is not None
+            and (last.file, last.stop) == (part.file, part.start)
+            and part.stop - last.start <= max_records
+        ):
+            found[-1] = Slice(part.file, last.start, part.stop)
+        else:
+            found.append(part)
+    return found
+
+
 def cut(file: int, start: int, stop: int, max_slices: int | None = None) -> list[Slice]:
     """Rows `start` to `stop` of a file as slices of about SLICE_RECORDS, at most `max_slices` of them."""
     num_slices = max(1, -(-(stop - start) // SLICE_RECORDS))

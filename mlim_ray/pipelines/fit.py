@@ -1,0 +1,148 @@
+"""Run Ray Train's workers to the last step, with a line of progress, through failures and requests to stop."""
+
+import os
+import threading
+import time
+
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from mlim_ray.config import PretrainConfig
+from mlim_ray.data import storage
+from mlim_ray.pipelines.failures import NoteFailures, has_died, mistake_of, note, read_restarts
+from mlim_ray.pipelines.feed import put_resident
+from mlim_ray.pipelines.ray_files import ray_storage
+from mlim_ray.pipelines.resources import WorkerPlan, wait_for_resources
+from mlim_ray.pipelines.setting import Setting, ray_folder
+from mlim_ray.pipelines.signals import Stopped, StopRequest
+from mlim_ray.pipelines.stop_flag import StopFlag
+from mlim_ray.pipelines.train_worker import WorkerJob, train_worker
+from mlim_ray.reporting.progress import Stage, say
+from mlim_ray.training.metrics import read_metrics
+from mlim_ray.training.run_folder import RunFolder
+
+_MAX_WORKER_FAILURES = 3
+_MAX_CONTROLLER_DEATHS = 2
+_POLL_EVERY_S = 0.5
+_POLL_BUCKET_EVERY_S = 10.0
+
+
+def fit(folder: RunFolder, setting: Setting[PretrainConfig], plan: WorkerPlan, command: str) -> float:
+    """Train from the newest checkpoint to the last step; gives the seconds it took.
+
+    Args:
+        command: what a person types to go on, for the messages.
+
+    Raises:
+        ValueError: a mistake that no further try would mend, or workers that died too often.
+        Stopped, KeyboardInterrupt: a person or the machine asked to stop; a checkpoint was written.
+    """
+    wait_for_resources(plan)
+    resident = None if setting.streams else put_resident(setting.prepared)
+    flag = StopFlag()
+    job = WorkerJob(setting.config, setting.prepared, folder.path, plan.threads_per_worker, resident, flag.handle)
+    # Read by the controller, which finds a worker that hangs; a collective with it ends as soon.
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(setting.config.train.collective_timeout_s)
+    started = time.perf_counter()
+    for deaths in range(_MAX_CONTROLLER_DEATHS + 1):
+        attempt = _Attempt(_trainer(job, folder, plan))
+        _watch(attempt, flag, folder, setting, command)
+        error = attempt.error
+        if error is None:
+            return time.perf_counter() - started
+        mistake = mistake_of(error)
+        if mistake is not None:
+            raise mistake
+        if not has_died(error):
+            raise error
+        if isinstance(error, ray.train.TrainingFailedError) or deaths == _MAX_CONTROLLER_DEATHS:
+            raise ValueError(
+                f"workers died more often than is worth another try, as {folder.file('restarts.jsonl')} tells; "
+                f"{_kept(folder)}; see to the machines, then go on with: {command}"
+            ) from error
+        note(folder.path, {"controller": "its process died"})
+    raise AssertionError("the last try returns or raises")
+
+
+def _trainer(job: WorkerJob, folder: RunFolder, plan: WorkerPlan) -> TorchTrainer:
+    config = job.config.train
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(
+            backend="nccl" if plan.gpus_per_worker else "gloo", timeout_s=round(config.collective_timeout_s)
+        ),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=plan.workers_for_ray,
+            use_gpu=plan.gpus_per_worker > 0,
+            resources_per_worker={"CPU": plan.cpus_per_worker, "GPU": plan.gpus_per_worker},
+            elastic_resize_monitor_interval_s=config.resize_every_s,
+        ),
+        run_config=ray.train.RunConfig(
+            name="pretrain",
+            **ray_storage(ray_folder(folder)),
+            failure_config=ray.train.FailureConfig(max_failures=_MAX_WORKER_FAILURES, controller_failure_limit=2),
+            callbacks=[NoteFailures(folder.path)],
+        ),
+    )
+
+
+class _Attempt:
+    """`fit` in a thread of its own: in the main one it would take over Ctrl-C and leave with exit code 0."""
+
+    def __init__(self, trainer: TorchTrainer) -> None:
+        self.error: BaseException | None = None
+        self._trainer = trainer
+        self.thread = threading.Thread(target=self._fit, name="fit", daemon=True)
+
+    def _fit(self) -> None:
+        try:
+            self._trainer.fit()
+        except BaseException as error:
+            self.error = error
+
+
+def _watch(
+    attempt: _Attempt, flag: StopFlag, folder: RunFolder, setting: Setting[PretrainConfig], command: str
+) -> None:
+    """Show progress from the metrics that the first worker writes, until the attempt ends or somebody asks to stop."""
+    order, num_steps = setting.order, setting.config.train.num_steps
+    done = max(folder.checkpoints().steps(), default=0)
+    poll_every_s = _POLL_BUCKET_EVERY_S if storage.is_remote(folder.path) else _POLL_EVERY_S
+    num_restarts = len(read_restarts(folder.path))
+    give_up_at: float | None = None
+    with (
+        StopRequest() as request,
+        Stage("pretrain", order.samples_at(num_steps), "records", already_done=order.samples_at(done)) as stage,
+    ):
+        attempt.thread.start()
+        while attempt.thread.is_alive():
+            attempt.thread.join(_POLL_EVERY_S if give_up_at is not None else poll_every_s)
+            lines = read_metrics(folder.path)
+            if lines and lines[-1]["step"] > done:
+                last = lines[-1]
+                stage.advance(
+                    last["samples"],
+                    data_wait_ratio=last["time/data_wait_ratio"],
+                    step=last["step"],
+                    loss=last["loss/total"],
+                )
+            restarts = read_restarts(folder.path)
+            for restart in restarts[num_restarts:]:
+                say("; ".join(f"{who}: {why}" for who, why in restart["failed"].items()) + ": workers start again")
+            num_restarts = len(restarts)
+            if request.signal_name is not None and give_up_at is None:
+                give_up_at = time.monotonic() + setting.config.train.stop_within_s
+                flag.hoist()
+            if give_up_at is not None and time.monotonic() > give_up_at:
+                break
+    if request.signal_name is not None and max(folder.checkpoints().steps(), default=0) < num_steps:
+        message = f"stopped by {request.signal_name}; {_kept(folder)}; continue with: {command}"
+        if request.signal_name == "SIGINT":
+            raise KeyboardInterrupt(message)
+        raise Stopped(message)
+
+
+def _kept(folder: RunFolder) -> str:
+    steps = folder.checkpoints().steps()
+    return f"its newest checkpoint is of step {steps[-1]}" if steps else "no checkpoint was written yet"
