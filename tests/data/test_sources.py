@@ -124,7 +124,7 @@ def test_csv_slices_begin_at_the_right_rows(tmp_path: Path) -> None:
     assert [part.start for part in source.slices()] == [0, SLICE_RECORDS, 2 * SLICE_RECORDS]
     records = records_of(source)
     finer = [record for part in limit_slices(source.slices(), 192) for batch in source.read(part) for record in batch]
-    joined = join_slices(source.slices(), 3_000)
+    joined = join_slices(source.slices(), 2_100)
     coarser = [record for part in joined for batch in source.read(part) for record in batch]
     assert len(joined) == 2 and coarser == finer == records
     assert [record.row for record in records] == list(range(2_500))
