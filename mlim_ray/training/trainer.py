@@ -22,6 +22,7 @@ from mlim_ray.model import MlimModel
 from mlim_ray.objectives import mlm_terms, recon_terms
 from mlim_ray.training.batch import Batch
 from mlim_ray.training.distributed import num_workers, rank, sum_over_workers
+from mlim_ray.training.fingerprint import Fingerprint
 from mlim_ray.training.meter import LossMeter
 from mlim_ray.training.optimiser import learning_rate_at, make_optimiser
 from mlim_ray.training.order import StreamOrder
@@ -47,6 +48,7 @@ class Trainer:
         self.step = 0
         self.optimiser = make_optimiser(model, config.train)
         self.meter = LossMeter(mode_names(config.masking), self.device)
+        self.fingerprint = Fingerprint(self.device)
         self._forward: nn.Module = model
         if num_workers() > 1:
             device_ids = [self.device.index] if self.device.type == "cuda" else None
@@ -76,6 +78,7 @@ class Trainer:
             if batch is None:
                 raise RuntimeError(f"the feed ended before step {self.step} of {stop_step}")
             gradient_norm = self._update(batch)
+            self.fingerprint.add(self.step, batch)
             self.step += 1
             is_last = self.step == train.num_steps
             if is_last or self.step % train.log_every_steps == 0:
@@ -88,12 +91,18 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds beside the weights; loads with `weights_only=True`."""
         self.meter.gather()
-        return {"step": self.step, "optimiser": self.optimiser.state_dict(), "meter": self.meter.table}
+        return {
+            "step": self.step,
+            "optimiser": self.optimiser.state_dict(),
+            "meter": self.meter.table,
+            "fingerprint": self.fingerprint.state(),
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from `state`; the weights are loaded into the model by the caller."""
         self.step = state["step"]
         self.optimiser.load_state_dict(state["optimiser"])
+        self.fingerprint.load_state(state["fingerprint"])
         self.meter.table.copy_(state["meter"])
         if rank() != 0:
             self.meter.table.zero_()
@@ -139,6 +148,7 @@ class Trainer:
             "step": self.step,
             "samples": samples,
             "epoch": samples / self.order.num_records,
+            **self.fingerprint.read_and_reset(),
             **self.meter.read_and_reset(self.config.mlm.weight, self.config.recon.weight),
             "learning_rate": learning_rate_at(self.step - 1, self.config.train),
             "gradient_norm": float(gradient_norm),
