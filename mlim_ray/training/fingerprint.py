@@ -16,8 +16,8 @@ from torch import Tensor
 from mlim_ray.data.counter import UInt64s, mix
 from mlim_ray.training.batch import Batch
 from mlim_ray.training.distributed import rank, sum_over_workers
+from mlim_ray.training.metrics import KEYS, MASKS
 
-KEYS, MASKS = "data/keys", "data/masks"
 _WORD_BYTES = 8
 
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlim_ray.training.batch import Batch, make_batch
-from mlim_ray.training.fingerprint import KEYS, MASKS, Fingerprint, batch_digests
+from mlim_ray.training.fingerprint import Fingerprint, batch_digests
+from mlim_ray.training.metrics import KEYS, MASKS
 from mlim_ray.training.stream import resident_batches
 from mlim_ray.training.trainer import Trainer
 from tests.builders import digests, make_config, make_masking, make_model, make_order, make_records
