@@ -27,7 +27,7 @@ _TINY_IMAGE_SIZE = 32
 
 @plain_errors()
 def main(argv: Sequence[str] | None = None) -> None:
-    """The program `mlim-ray`: exit code 0, 1 for runs that differ, 2 for a mistake of the user, 3 for too many rejects."""
+    """The program `mlim-ray`: exit code 0, 1 where runs differ, 2 for a user's mistake, 3 for too many rejected."""
     parsed = _parser().parse_args(argv)
     parsed.run(parsed)
 

@@ -28,6 +28,7 @@ from mlim_ray.pipelines.setting import Setting, check_places, open_setting, ray_
 from mlim_ray.pipelines.train_worker import WorkerJob, train_worker
 from mlim_ray.reporting.progress import Stage, say, table
 from mlim_ray.reporting.run_page import render_run_page
+from mlim_ray.training.init_from import has_begun, start_run
 from mlim_ray.training.metrics import read_metrics
 from mlim_ray.training.run_folder import RunFolder, claim_folder
 
@@ -74,6 +75,8 @@ def _begin(
         "environment.json",
         setting.environment(request, num_workers=plan.num_workers, threads_per_worker=plan.threads_per_worker),
     )
+    if setting.config.model.init_from is not None and not has_begun(folder):
+        say(start_run(folder, setting.config, setting.prepared))
 
 
 def _train(folder: RunFolder, setting: Setting[PretrainConfig], plan: WorkerPlan, num_workers: int) -> float:

@@ -21,7 +21,9 @@ from mlim_ray.pipelines.prepare import prepare
 from mlim_ray.pipelines.request import RunRequest
 from mlim_ray.reporting.progress import Stages, say
 from mlim_ray.training.build import model_config
+from mlim_ray.training.earlier_run import EarlierRun
 from mlim_ray.training.environment import describe_environment
+from mlim_ray.training.init_from import check_start, has_begun
 from mlim_ray.training.order import StreamOrder
 from mlim_ray.training.resolve import resolve_size
 from mlim_ray.training.run_folder import RunFolder
@@ -75,7 +77,7 @@ def open_setting(
     Raises:
         ValueError: the source, the config and the cluster do not fit together.
     """
-    config = resolve_size(request.config, has_gpu=cluster.num_gpus >= 1)
+    config = with_start(request, resolve_size(request.config, has_gpu=cluster.num_gpus >= 1), folder)
     prepared = _prepared_set(request.data, config, folder)
     if request.resume:
         check_same_set(folder, prepared)
@@ -113,6 +115,28 @@ def streams_records(config: PretrainConfig, needed: int, cluster: Cluster, auto_
     if config.feed.kind == "auto":
         return auto_feed == "stream" or needed > room
     return config.feed.kind == "stream"
+
+
+def with_start(request: RunRequest[Config], config: Config, folder: RunFolder) -> Config:
+    """The config with the tokenizer of the run that is started from, where a source is still to be prepared.
+
+    Args:
+        request: what was asked for.
+        config: its config, the size resolved.
+        folder: the run folder; a run that was started already is past all of this.
+
+    Raises:
+        ValueError: the weights of that run do not fit the size, the set, or what is to be prepared.
+    """
+    if config.model.init_from is None or (request.resume and has_begun(folder)):
+        return config
+    earlier = EarlierRun(config.model.init_from)
+    prepared = PreparedSet.open(request.data) if is_prepared(request.data) else None
+    if prepared is None and config.prepare.tokenizer is None:
+        prepare_config = config.prepare.model_copy(update={"tokenizer": earlier.tokenizer_folder()})
+        config = config.model_copy(update={"prepare": prepare_config})
+    check_start(earlier, config, prepared)
+    return config
 
 
 def check_places(data: str, out: str | None, cluster: Cluster) -> None:

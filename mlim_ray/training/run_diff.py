@@ -18,8 +18,8 @@ Part = Literal["config", "start", "data", "masks", "loss"]
 PARTS: tuple[Part, ...] = ("config", "start", "data", "masks", "loss")
 """in the order in which one brings about the next"""
 _EXACT = ("samples", "epoch")
-_OF_ONE_STEP = (*_EXACT, "learning_rate", "gradient_norm")
-_NOT_COMPARED = ("step", "time/", KEYS, MASKS)
+_OF_ONE_STEP = (*_EXACT, "learning_rate", "gradient_norm", "num_skipped_steps")
+_OF_THE_MACHINE = "time/"
 _UNDECISIVE = (
     *("prepare.image_folder", "prepare.tokenizer", "feed.kind", "probe."),
     *("train.log_every_steps", "train.checkpoint_every_steps", "train.num_checkpoints_kept"),
@@ -174,20 +174,22 @@ class _Window(NamedTuple):
         """All entries that are not the same to the last bit."""
         if self.has_digests:
             # Other keys have other masks.
-            for part, entry in (("data", KEYS), ("masks", MASKS)):
+            pairs: tuple[tuple[Part, str], ...] = (("data", KEYS), ("masks", MASKS))
+            for part, entry in pairs:
                 sums = _summed(self.a, entry), _summed(self.b, entry)
                 if sums[0] != sums[1]:
-                    yield EntryDifference(self.step, part, entry, *sums, None)  # type: ignore[arg-type]
+                    yield EntryDifference(self.step, part, entry, *sums, None)
                     break
         a, b = self.a[-1], self.b[-1]
         for entry in dict.fromkeys([*a, *b]):
-            if entry.startswith(_NOT_COMPARED) or not (self.has_means or entry in _OF_ONE_STEP):
+            if entry in ("step", KEYS, MASKS) or entry.startswith(_OF_THE_MACHINE):
+                continue
+            if not (self.has_means or entry in _OF_ONE_STEP):
                 continue
             values = a.get(entry), b.get(entry)
             relative = _relative_difference(*values)
             if relative != 0.0:
-                part: Part = "data" if entry in _EXACT else "loss"
-                yield EntryDifference(self.step, part, entry, *values, relative)
+                yield EntryDifference(self.step, "data" if entry in _EXACT else "loss", entry, *values, relative)
 
 
 def _windows(lines_a: Sequence[Line], lines_b: Sequence[Line]) -> Iterator[_Window]:

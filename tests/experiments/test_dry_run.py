@@ -16,16 +16,9 @@ import pytest
 import ray
 import yaml
 
-from mlim_ray.config.prepare import PrepareConfig
-from mlim_ray.data.cleaning import CleaningRules, clean
-from mlim_ray.data.manifest import SPLITS, Counts, Manifest, Split, Statistics, StoredImage, StoredText, write_manifest
-from mlim_ray.data.prepared import TOKENIZER_FOLDER
-from mlim_ray.data.shards import TRAIN
-from mlim_ray.data.sources import open_source, resolve_prepare_config
-from mlim_ray.data.tokenizer import count_words, train_tokenizer
 from tests.data.pictures import encoded, noise
 from tests.experiments.loading import EXPERIMENTS, Main, load_main
-from tests.prepared_sets import BY_HAND
+from tests.prepared_sets import write_unfilled
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,31 +42,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared set as far as a plan reads it: the manifest and the tokenizer of 300 generated records."""
-    out = tmp_path_factory.mktemp("sets") / "prepared"
-    config = resolve_prepare_config(PrepareConfig(vocabulary_size=200), 32)
-    source = open_source("generated:300", config)
-    rules = CleaningRules.of(config, has_split=True)
-    records = [
-        record for part in source.slices() for some in source.read(part) for record in clean(some, rules).accepted
-    ]
-    tokenizer = train_tokenizer(count_words([record.text for record in records if record.split == TRAIN]), 200)
-    for name, content in tokenizer.files().items():
-        (out / TOKENIZER_FOLDER).mkdir(parents=True, exist_ok=True)
-        (out / TOKENIZER_FOLDER / name).write_bytes(content)
-    manifest = Manifest(
-        **BY_HAND,
-        config=config,
-        columns=source.columns.by_role(),
-        counts=Counts(read=300, accepted=300, rejected=0, duplicates=0, cut_texts=0, reasons={}),
-        splits={s: Split(num_records=sum(record.split == s for record in records), shards=()) for s in SPLITS},
-        row_group_records=64,
-        image=StoredImage(size=32, encoding="raw"),
-        text=StoredText(max_tokens=24, vocab_size=tokenizer.vocab_size),
-        statistics=Statistics(unigram_entropy=1.0, pixel_variance=0.1),
-        generated=source.generated,
-    )
-    write_manifest(str(out), manifest)
-    return out
+    return write_unfilled(tmp_path_factory.mktemp("sets") / "prepared", "generated:300", vocabulary_size=200)
 
 
 def plan_of(out: str) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def total(parts: list[tuple[int, Batch]]) -> dict[str, str]:
 def test_order_and_cut_change_nothing(order: list[int], cuts: list[int], step: int) -> None:
     shuffled = BATCH.take(np.array(order))
     edges = [0, *sorted(cuts), NUM_RECORDS]
-    parts = [(step, shuffled.take(slice(a, b))) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [(step, shuffled.take(slice(a, b))) for a, b in pairwise(edges)]
     assert total(parts) == total([(step, BATCH)])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -170,7 +171,7 @@ def logged(values: list[int], every: int) -> list[Line]:
     edges = [*range(0, len(values), every), len(values)]
     return [
         {"step": stop, KEYS: f"{sum(values[start:stop]) % 2**64:016x}", MASKS: "0" * 16}
-        for start, stop in zip(edges, edges[1:], strict=False)
+        for start, stop in pairwise(edges)
     ]
 
 
