@@ -23,7 +23,7 @@ from mlim_ray.reporting.progress import Stages, say
 from mlim_ray.training.build import model_config
 from mlim_ray.training.earlier_run import EarlierRun
 from mlim_ray.training.environment import describe_environment
-from mlim_ray.training.init_from import check_start, has_begun
+from mlim_ray.training.init_from import fit_start, has_begun
 from mlim_ray.training.order import StreamOrder
 from mlim_ray.training.resolve import resolve_size
 from mlim_ray.training.run_folder import RunFolder
@@ -130,13 +130,8 @@ def with_start(request: RunRequest[Config], config: Config, folder: RunFolder) -
     """
     if config.model.init_from is None or (request.resume and has_begun(folder)):
         return config
-    earlier = EarlierRun(config.model.init_from)
     prepared = PreparedSet.open(request.data) if is_prepared(request.data) else None
-    if prepared is None and config.prepare.tokenizer is None:
-        prepare_config = config.prepare.model_copy(update={"tokenizer": earlier.tokenizer_folder()})
-        config = config.model_copy(update={"prepare": prepare_config})
-    check_start(earlier, config, prepared)
-    return config
+    return fit_start(EarlierRun(config.model.init_from), config, prepared)
 
 
 def check_places(data: str, out: str | None, cluster: Cluster) -> None:

@@ -6,6 +6,7 @@ that is resumed never asks for it again, and it may be removed. Schedule, optimi
 """
 
 import hashlib
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from mlim_ray.training.checkpoint import CheckpointStore
 from mlim_ray.training.earlier_run import EarlierRun, Shapes
 from mlim_ray.training.run_folder import RunFolder
 
+Config = TypeVar("Config", bound=PretrainConfig)
+
 _START = "start.json"
 
 
@@ -28,17 +31,24 @@ def has_begun(folder: RunFolder) -> bool:
     return bool(folder.checkpoints().steps() or _start_of_trials(folder).steps())
 
 
-def check_start(earlier: EarlierRun, config: PretrainConfig, prepared: PreparedSet | None) -> None:
-    """Raise ValueError, with the mend, where the earlier run's weights do not fit; reads the head of their file.
+def fit_start(earlier: EarlierRun, config: Config, prepared: PreparedSet | None) -> Config:
+    """The config with the earlier run's tokenizer, where a source is still to be prepared and no other is given.
+
+    Of the weights only the head of their file is read.
 
     Args:
         earlier: where the weights come from.
-        config: resolved; where nothing is prepared yet it names the tokenizer.
+        config: its size is resolved.
         prepared: what is learned from; None: a source that is to be prepared as `config` says.
+
+    Raises:
+        ValueError: the weights do not fit the size, the vocabulary or the length of texts, with the mend.
     """
     shapes = earlier.shapes()
     _check_size(earlier, shapes, config)
     folder = earlier.tokenizer_folder()
+    if prepared is None and config.prepare.tokenizer is None:
+        config = config.model_copy(update={"prepare": config.prepare.model_copy(update={"tokenizer": folder})})
     _check_vocabulary(earlier, folder, config, prepared)
     num_tokens = shapes["token_positions"][0]
     if prepared is None and config.prepare.max_tokens != num_tokens:
@@ -52,6 +62,7 @@ def check_start(earlier: EarlierRun, config: PretrainConfig, prepared: PreparedS
             f"of up to {prepared.manifest.text.max_tokens}; prepare the source again with mlim-ray prepare "
             f"--max-tokens {num_tokens} --tokenizer {folder}"
         )
+    return config
 
 
 def start_run(folder: RunFolder, config: PretrainConfig, prepared: PreparedSet) -> str:
@@ -138,7 +149,7 @@ def _check_vocabulary(earlier: EarlierRun, folder: str, config: PretrainConfig, 
         now, where = prepared.tokenizer(), prepared.path
         mend = f"prepare the source again with mlim-ray prepare --tokenizer {folder}"
     else:
-        assert config.prepare.tokenizer is not None, "the earlier run's, where none was given"
+        assert config.prepare.tokenizer is not None, "the earlier run's, if no other"
         now, where = load_tokenizer(storage.absolute(config.prepare.tokenizer)), config.prepare.tokenizer
         mend = "leave --prepare.tokenizer out"
     if _vocabulary(before) != _vocabulary(now):

@@ -19,7 +19,7 @@ from mlim_ray.training.checkpoint import CheckpointStore
 from mlim_ray.training.earlier_run import EarlierRun
 from mlim_ray.training.export import export_model
 from mlim_ray.training.init_from import (
-    check_start,
+    fit_start,
     has_begun,
     load_start_of_trials,
     start_run,
@@ -94,7 +94,7 @@ def test_a_model_folder_alone_will_do(tmp_path: Path, prepared: PreparedSet) -> 
         run = EarlierRun(str(path))
         assert same(run.weights().weights, model_of(prepared, 20).state_dict())
         assert run.tokenizer_folder() == str(tmp_path / "search" / "model")
-        check_start(run, config_for(path), prepared)
+        fit_start(run, config_for(path), prepared)
 
 
 def test_shapes_are_read_from_the_head_alone(earlier: Path, prepared: PreparedSet) -> None:
@@ -161,15 +161,18 @@ def test_the_same_weights_have_the_same_digest_wherever_they_lie(prepared: Prepa
 
 def refusal(earlier: Path, config: PretrainConfig, prepared: PreparedSet | None) -> str:
     with pytest.raises(ValueError) as refused:
-        check_start(EarlierRun(str(earlier)), config, prepared)
+        fit_start(EarlierRun(str(earlier)), config, prepared)
     line = str(refused.value)
     assert line.startswith(f"--init-from {earlier}: ")
     return line
 
 
-def test_what_fits_is_not_refused(earlier: Path, prepared: PreparedSet) -> None:
-    check_start(EarlierRun(str(earlier)), config_for(earlier), prepared)
-    check_start(EarlierRun(str(earlier)), config_for(earlier, tokenizer=f"{prepared.path}/tokenizer"), None)
+def test_what_fits_is_taken_with_the_tokenizer_where_one_is_needed(earlier: Path, prepared: PreparedSet) -> None:
+    config, tokenizer = config_for(earlier), f"{prepared.path}/tokenizer"
+    assert fit_start(EarlierRun(str(earlier)), config, prepared) == config
+    expected = config_for(earlier, tokenizer=tokenizer)
+    assert fit_start(EarlierRun(str(earlier)), config, None) == expected
+    assert fit_start(EarlierRun(str(earlier)), expected, None) == expected
 
 
 def test_another_size_is_refused(earlier: Path, prepared: PreparedSet) -> None:
@@ -214,7 +217,7 @@ def test_another_vocabulary_is_refused_even_of_the_same_size(
 
 def test_another_length_of_texts_is_refused(earlier: Path, prepared: PreparedSet, tmp_path: Path) -> None:
     tokenizer = f"{prepared.path}/tokenizer"
-    line = refusal(earlier, config_for(earlier, tokenizer=tokenizer, max_tokens=32), None)
+    line = refusal(earlier, config_for(earlier, max_tokens=32), None)
     assert line.endswith(
         "its model takes texts of 24 pieces and --prepare.max-tokens is 32; use --prepare.max-tokens 24"
     )
@@ -236,7 +239,7 @@ def test_a_run_without_weights_or_tokenizer_is_refused(earlier: Path, prepared: 
     line = refusal(earlier, config_for(), prepared)
     assert "its tokenizer is not to be found" in line and "restore its set" in line
     finish(earlier, prepared)
-    check_start(EarlierRun(str(earlier)), config_for(earlier), prepared)
+    fit_start(EarlierRun(str(earlier)), config_for(earlier), prepared)
 
 
 def test_a_damaged_model_is_named(tmp_path: Path, prepared: PreparedSet) -> None:
