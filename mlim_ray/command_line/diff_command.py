@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 DIFFERENT = 1
 """exit code for runs that differ, as that of the program diff"""
+_LONGEST_KNOB = 24
+"""characters of a value, so that both fit beside the knob's name; --json has all of them"""
 
 
 def add_diff_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +57,7 @@ def _told(found: "RunDiff", tolerance: float) -> Iterator[str | Sequence[dict[st
         knobs = [knob for knob in found.knobs if knob.decides == decides]
         if knobs:
             yield f"{what}: {_count(len(knobs), 'knob differs', 'knobs differ')}"
-            yield [{"knob": knob.knob, "A": shown(knob.a), "B": shown(knob.b)} for knob in knobs]
+            yield [{"knob": knob.knob, "A": _ending(knob.a), "B": _ending(knob.b)} for knob in knobs]
         elif decides:
             yield "config: no difference that matters"
     if "start" in found.first_steps:
@@ -130,6 +132,12 @@ def _range(steps: Sequence[int]) -> str:
 def _value(value: Any) -> str:
     """A figure to its last bit."""
     return "-" if value is None else str(value)
+
+
+def _ending(knob: Any) -> str:
+    """A knob's value; of a long one, which is a path, the end."""
+    is_long = isinstance(knob, str) and len(knob) > _LONGEST_KNOB
+    return f"...{shown(knob[3 - _LONGEST_KNOB :])}" if is_long else shown(knob)
 
 
 def _tolerance(text: str) -> float:

@@ -85,6 +85,9 @@ def open_setting(
     model_config(config, prepared)
     # The set's own config but for the paths of this machine, which a set does not hold.
     paths = {"image_folder": config.prepare.image_folder, "tokenizer": config.prepare.tokenizer}
+    if paths["tokenizer"] != request.config.prepare.tokenizer:
+        # Of the run that is started from, which may be gone when this one is resumed: the set has the same.
+        paths["tokenizer"] = prepared.tokenizer_path
     config = config.model_copy(update={"prepare": prepared.manifest.config.model_copy(update=paths)})
     image_size, max_tokens = prepared.manifest.image.size, prepared.manifest.text.max_tokens
     needed = resident_bytes(prepared.num_records(TRAIN_SPLIT), image_size, max_tokens)

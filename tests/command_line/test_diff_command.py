@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlim_ray.command_line.main import main
+from mlim_ray.config import ModelConfig
 from tests.command_line.test_main import ROOT, refused
 from tests.made_runs import run_config, train_run
 
@@ -63,6 +64,15 @@ def test_runs_that_differ(runs: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert summary["first_steps"] == {"config": 0, "data": 2, "loss": 2}
     for entry in summary["entries"]:
         assert f"{entry['a']} {entry['b']}" in " ".join(text.split()), entry["entry"]
+
+
+def test_long_values_do_not_hide_each_other(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = f"{tmp_path}/{'long/' * 10}the_earlier_run"
+    config = run_config().model_copy(update={"model": ModelConfig(init_from=start)})
+    code, lines = diff(capsys, runs / "one", train_run(tmp_path / "started", config), "--json")
+    assert code == 1 and json.loads(lines[-1])["knobs"][0]["b"] == start
+    (line,) = (line for line in lines if line.startswith("model.init_from"))
+    assert line.split() == ["model.init_from", "none", f"...{start[-21:]}"]
 
 
 def test_an_unfinished_run_that_logs_elsewhere(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
