@@ -75,3 +75,13 @@ def make_masking(config: PretrainConfig) -> Masking:
 def make_order(config: PretrainConfig, num_records: int, *, group_records: int = 4) -> StreamOrder:
     """A run's order over small row groups, on six lanes of two groups."""
     return StreamOrder(num_records, group_records, config.train.batch_size, 6, 2, config.train.seed)
+
+
+def figures(line: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a line of metrics that do not tell the time."""
+    return {name: value for name, value in line.items() if not name.startswith(("time/", "data/"))}
+
+
+def digests(line: dict[str, Any]) -> dict[str, str]:
+    """What a line of metrics says its batches were made of."""
+    return {name: value for name, value in line.items() if name.startswith("data/")}

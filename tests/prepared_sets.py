@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlim_ray.config.prepare import PrepareConfig
+from mlim_ray.data.cleaning import CleaningRules, clean
 from mlim_ray.data.counter import hash_key
 from mlim_ray.data.manifest import (
     SPLITS,
@@ -16,14 +17,15 @@ from mlim_ray.data.manifest import (
     Generation,
     Manifest,
     Split,
+    Statistics,
     StoredImage,
     StoredText,
     library_versions,
     write_manifest,
 )
-from mlim_ray.data.prepared import PreparedSet
-from mlim_ray.data.shards import ShardWriter, TrainSums, row_group_records
-from mlim_ray.data.sources import resolve_prepare_config
+from mlim_ray.data.prepared import TOKENIZER_FOLDER, PreparedSet
+from mlim_ray.data.shards import TRAIN, ShardWriter, TrainSums, row_group_records
+from mlim_ray.data.sources import open_source, resolve_prepare_config
 from mlim_ray.data.staging import SCHEMA, read_bucket, write_slice
 from mlim_ray.data.tokenizer import count_words, train_tokenizer
 
@@ -92,6 +94,36 @@ def write_prepared(folder: Path, records: dict[int, SourceRecord]) -> PreparedSe
     )
     write_manifest(out, manifest)
     return PreparedSet.open(out)
+
+
+def write_unfilled(out: Path, source: str, image_size: int = 32, **knobs: Any) -> Path:
+    """A prepared set without its shards: the manifest and the tokenizer of a source, which a plan and a model need."""
+    config = resolve_prepare_config(PrepareConfig(**knobs), image_size)
+    opened = open_source(source, config)
+    rules = CleaningRules.of(config, has_split=True)
+    records = [
+        record for part in opened.slices() for some in opened.read(part) for record in clean(some, rules).accepted
+    ]
+    words = count_words([record.text for record in records if record.split == TRAIN])
+    tokenizer = train_tokenizer(words, config.vocabulary_size)
+    (out / TOKENIZER_FOLDER).mkdir(parents=True)
+    for name, content in tokenizer.files().items():
+        (out / TOKENIZER_FOLDER / name).write_bytes(content)
+    number = len(records)
+    manifest = Manifest(
+        **BY_HAND,
+        config=config,
+        columns=opened.columns.by_role(),
+        counts=Counts(read=number, accepted=number, rejected=0, duplicates=0, cut_texts=0, reasons={}),
+        splits={s: Split(num_records=sum(record.split == s for record in records), shards=()) for s in SPLITS},
+        row_group_records=row_group_records(image_size),
+        image=StoredImage(size=image_size, encoding="raw"),
+        text=StoredText(max_tokens=config.max_tokens, vocab_size=tokenizer.vocab_size),
+        statistics=Statistics(unigram_entropy=1.0, pixel_variance=0.1),
+        generated=opened.generated,
+    )
+    write_manifest(str(out), manifest)
+    return out
 
 
 def _staged(records: dict[int, SourceRecord]) -> pa.Table:

@@ -19,11 +19,16 @@ import pytest
 
 from mlim_ray.config import PretrainConfig
 from mlim_ray.config.files import best_text
+from mlim_ray.data.prepared import PreparedSet
+from mlim_ray.training.build import build_model
+from mlim_ray.training.export import export_model
 from mlim_ray.training.resolve import resolve_size
 from tests.data.pictures import encoded, noise
 from tests.data.source_forms import FORMS, some_items
 from tests.experiments.loading import EXPERIMENTS, load_main
+from tests.made_runs import run_config, train_run
 from tests.pipelines.test_prepare import write_source
+from tests.prepared_sets import write_unfilled
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -82,6 +87,11 @@ class Command:
         """Whether it goes on with what an earlier command on the page wrote."""
         going_on = self.words[1:2] in (("verify",), ("requeue",)) or "--append" in self.words
         return self.program == "mlim-ray" and going_on
+
+    @property
+    def uses_runs(self) -> bool:
+        """Whether it reads runs that were made before."""
+        return "--init-from" in self.words or (self.program == "mlim-ray" and self.words[1:2] == ("diff",))
 
 
 def commands_in(text: str, page: str) -> Iterator[Command]:
@@ -181,10 +191,25 @@ def a_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def some_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Equal runs of a few steps, each with a model of a size that there is."""
+    folder = tmp_path_factory.mktemp("runs")
+    prepared = PreparedSet.open(str(write_unfilled(folder / "set", "generated:100", vocabulary_size=150)))
+    model = build_model(resolve_size(PretrainConfig(), has_gpu=False), prepared)
+    for name in ("pretrain-001", "pretrain-002", "first"):
+        run = train_run(folder / "runs" / name, run_config())
+        shutil.rmtree(run / "checkpoints")
+        export_model(model, prepared, str(run / "model"))
+    return folder / "runs"
+
+
 @pytest.mark.parametrize("command", PARAMETERS)
 def test_a_command_of_the_pages_runs(command: Command, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if command.uses_set:
         shutil.copytree(request.getfixturevalue("a_set"), tmp_path, dirs_exist_ok=True)
+    if command.uses_runs:
+        shutil.copytree(request.getfixturevalue("some_runs"), tmp_path / "runs")
     run(command)
     if command.uses_set:
         accepted = json.loads((tmp_path / "set" / "manifest.json").read_text())["counts"]["accepted"]

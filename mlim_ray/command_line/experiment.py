@@ -120,6 +120,7 @@ def _parser(base: PretrainConfig, description: str | None) -> tuple[PlainParser,
     group.add_argument("--out", metavar="DIR", help="run folder, local or s3:// (default: the next free one in runs/)")
     add_shorthand(group, type(base), "--seed", "train.seed", base)
     add_shorthand(group, type(base), "--feed", "feed.kind", base)
+    add_shorthand(group, type(base), "--init-from", "model.init_from", base)
     add_address_flags(group)
     group.add_argument("--resume", action="store_true", help="continue the run in --out")
     group.add_argument("--overwrite", action="store_true", help="replace the run in --out")
@@ -142,7 +143,10 @@ def _request(
         raise ValueError("--resume: given no run folder, expected one to continue; name it with --out DIR")
     data = _not_empty("--data", _data(parsed))
     out = None if parsed.out is None else _not_empty("--out", parsed.out)
-    check_readable(data, config.prepare.image_folder, config.prepare.tokenizer)
+    init_from = config.model.init_from
+    if init_from is not None and out is not None and parsed.overwrite:
+        _check_apart(init_from, out)
+    check_readable(data, config.prepare.image_folder, config.prepare.tokenizer, init_from)
     if not parsed.dry_run:
         check_writable(out)
     return RunRequest(
@@ -210,6 +214,15 @@ def _check_workers(num_workers: int, config: PretrainConfig) -> None:
             raise ValueError(
                 f"--workers: given {num_workers}, expected at most {limit}, the {name}; use fewer or raise {flag}"
             )
+
+
+def _check_apart(init_from: str, out: str) -> None:
+    """What is to be replaced must not hold what the new run starts from."""
+    if f"{storage.absolute(init_from)}/".startswith(f"{storage.absolute(out)}/"):
+        raise ValueError(
+            f"--init-from: {shown(init_from)} lies in --out {shown(out)}, which --overwrite would remove; choose "
+            "another --out"
+        )
 
 
 def _not_empty(flag: str, text: str) -> str:

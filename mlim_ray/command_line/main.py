@@ -1,4 +1,4 @@
-"""`mlim-ray`: `prepare SOURCE OUT`, `inspect SOURCE`, `requeue SET [REPAIRED]`, `verify SET`, `replay PLACE`.
+"""`mlim-ray prepare`, `inspect`, `requeue` and `verify` for sets of records; `diff` and `replay` for runs.
 
 What does the work is imported once the command line is known to be right, so that `--help` and errors come
 at once.
@@ -10,6 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mlim_ray.command_line.diff_command import add_diff_arguments, run_diff
 from mlim_ray.command_line.errors import PlainParser, plain_errors
 from mlim_ray.command_line.experiment import add_address_flags, address_of
 from mlim_ray.command_line.inspect_command import add_inspect_flags, run_inspect
@@ -27,7 +28,7 @@ _TINY_IMAGE_SIZE = 32
 
 @plain_errors()
 def main(argv: Sequence[str] | None = None) -> None:
-    """The program `mlim-ray`: exit code 0, 2 for a mistake of the user, 3 for too many rejected records."""
+    """The program `mlim-ray`: exit code 0, 1 where runs differ, 2 for a user's mistake, 3 for too many rejected."""
     parsed = _parser().parse_args(argv)
     parsed.run(parsed)
 
@@ -35,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> PlainParser:
     parser = PlainParser(
         prog="mlim-ray",
-        usage="mlim-ray {prepare,inspect,requeue,verify,replay} ...",
-        description="From raw image-text records to a set that MLIM can be trained on.",
+        usage="mlim-ray {prepare,inspect,requeue,verify,diff,replay} ...",
+        description="From raw image-text records to a set that MLIM can be trained on; and what sets two runs apart.",
         formatter_class=WholeWordHelp,
         epilog="Training and search are the files in experiments/; each has --help.",
     )
@@ -80,6 +81,16 @@ def _parser() -> PlainParser:
     add_inspect_flags(inspect)
     inspect.set_defaults(run=partial(run_inspect, auto_image_size=_TINY_IMAGE_SIZE))
     add_replay_command(commands)
+    diff = commands.add_parser(
+        "diff",
+        usage="%(prog)s RUN_A RUN_B [--tolerance X] [--json]",
+        help="tell the first step at which two runs differ, and in what",
+        description="Tell the first step at which two runs differ, and in what: config, start, data, masks or loss. "
+        "Exit code 0 for no difference, 1 for a difference, 2 for runs that cannot be compared.",
+        formatter_class=WholeWordHelp,
+    )
+    add_diff_arguments(diff)
+    diff.set_defaults(run=run_diff)
     return parser
 
 

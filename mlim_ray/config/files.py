@@ -55,7 +55,7 @@ def parse_config(content: bytes, path: str, base: Config, size_override: str | N
     Raises:
         ValueError: one line naming the file and the key, for anything that is not a valid config.
     """
-    data = _parsed(content, path)
+    data = parse_yaml(content, path)
     if "method" in data or "size" in data:
         data = _joined_parts(path, data)
     if size_override is not None and _section(data, "model").get("size", base.model.size) != size_override:
@@ -66,6 +66,28 @@ def parse_config(content: bytes, path: str, base: Config, size_override: str | N
     except ValidationError as error:
         key, sentence = plain_problem(error, type(base))
         raise ValueError(": ".join(filter(None, (path, key, sentence)))) from error
+
+
+def parse_yaml(content: bytes, path: str) -> dict[str, Any]:
+    """The sections of a config file as they stand in it; `path` is named in errors, as `parse_config` does.
+
+    Raises:
+        ValueError: it is no YAML of sections, or larger than MOST_BYTES.
+    """
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"{path}: larger than {MOST_BYTES} bytes, expected a config in YAML")
+    try:
+        data = yaml.load(content, _StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ValueError(f"{path}: cannot be read as YAML{where}: {error.problem}") from error
+    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read as YAML, expected a config of sections and keys") from error
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: given {shown(data)}, expected sections with keys, such as train: and masking:")
+    return data
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -103,23 +125,6 @@ for _class in (_StrictLoader, _StrictDumper):
         re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
         list("-+0123456789"),
     )
-
-
-def _parsed(content: bytes, path: str) -> dict[str, Any]:
-    if len(content) > MOST_BYTES:
-        raise ValueError(f"{path}: larger than {MOST_BYTES} bytes, expected a config in YAML")
-    try:
-        data = yaml.load(content, _StrictLoader)
-    except yaml.MarkedYAMLError as error:
-        where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ValueError(f"{path}: cannot be read as YAML{where}: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read as YAML, expected a config of sections and keys") from error
-    if data is None:
-        data = {}
-    if not isinstance(data, dict):
-        raise ValueError(f"{path}: given {shown(data)}, expected sections with keys, such as train: and masking:")
-    return data
 
 
 def _joined_parts(path: str, data: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,15 @@ from mlim_ray.pipelines.cluster import LOCAL, Cluster, connect, this_machine
 from mlim_ray.pipelines.feed import resident_bytes
 from mlim_ray.pipelines.request import RunRequest
 from mlim_ray.pipelines.resources import WorkerPlan, plan_run, plan_search
-from mlim_ray.pipelines.setting import Feed, check_places, check_same_set, check_unchanged, is_prepared, streams_records
+from mlim_ray.pipelines.setting import (
+    Feed,
+    check_places,
+    check_same_set,
+    check_unchanged,
+    is_prepared,
+    streams_records,
+    with_start,
+)
 from mlim_ray.reporting.progress import say
 from mlim_ray.training.build import model_config
 from mlim_ray.training.order import StreamOrder
@@ -119,7 +127,7 @@ def _open(
     """The folder, the resolved config and the records that a run would have; raises as the run would."""
     folder = describe_folder(request.out, experiment, resume=request.resume, overwrite=request.overwrite)
     check_places(request.data, request.out, cluster)
-    config = resolve_size(request.config, has_gpu=cluster.num_gpus >= 1)
+    config = with_start(request, resolve_size(request.config, has_gpu=cluster.num_gpus >= 1), folder)
     if request.resume:
         check_unchanged(folder, config)
         if is_prepared(request.data):

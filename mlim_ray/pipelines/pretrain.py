@@ -20,6 +20,7 @@ from mlim_ray.pipelines.setting import Setting, check_places, open_setting
 from mlim_ray.pipelines.signals import stopping
 from mlim_ray.reporting.progress import Stage, say, table
 from mlim_ray.reporting.run_page import render_run_page
+from mlim_ray.training.init_from import has_begun, start_run
 from mlim_ray.training.metrics import read_metrics
 from mlim_ray.training.run_folder import RunFolder, claim_folder
 
@@ -67,6 +68,8 @@ def _begin(
         "environment.json",
         setting.environment(request, num_workers=plan.num_workers, threads_per_worker=plan.threads_per_worker),
     )
+    if setting.config.model.init_from is not None and not has_begun(folder):
+        say(start_run(folder, setting.config, setting.prepared))
 
 
 def _resume_command(folder: RunFolder) -> str:

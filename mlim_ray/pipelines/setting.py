@@ -21,7 +21,9 @@ from mlim_ray.pipelines.prepare import prepare
 from mlim_ray.pipelines.request import RunRequest
 from mlim_ray.reporting.progress import Stages, say
 from mlim_ray.training.build import model_config
+from mlim_ray.training.earlier_run import EarlierRun
 from mlim_ray.training.environment import describe_environment
+from mlim_ray.training.init_from import fit_start, has_begun
 from mlim_ray.training.order import StreamOrder
 from mlim_ray.training.resolve import resolve_size
 from mlim_ray.training.run_folder import RunFolder
@@ -75,7 +77,7 @@ def open_setting(
     Raises:
         ValueError: the source, the config and the cluster do not fit together.
     """
-    config = resolve_size(request.config, has_gpu=cluster.num_gpus >= 1)
+    config = with_start(request, resolve_size(request.config, has_gpu=cluster.num_gpus >= 1), folder)
     prepared = _prepared_set(request.data, config, folder)
     if request.resume:
         check_same_set(folder, prepared)
@@ -83,6 +85,9 @@ def open_setting(
     model_config(config, prepared)
     # The set's own config but for the paths of this machine, which a set does not hold.
     paths = {"image_folder": config.prepare.image_folder, "tokenizer": config.prepare.tokenizer}
+    if paths["tokenizer"] != request.config.prepare.tokenizer:
+        # Of the run that is started from, which may be gone when this one is resumed: the set has the same.
+        paths["tokenizer"] = prepared.tokenizer_path
     config = config.model_copy(update={"prepare": prepared.manifest.config.model_copy(update=paths)})
     image_size, max_tokens = prepared.manifest.image.size, prepared.manifest.text.max_tokens
     needed = resident_bytes(prepared.num_records(TRAIN_SPLIT), image_size, max_tokens)
@@ -113,6 +118,23 @@ def streams_records(config: PretrainConfig, needed: int, cluster: Cluster, auto_
     if config.feed.kind == "auto":
         return auto_feed == "stream" or needed > room
     return config.feed.kind == "stream"
+
+
+def with_start(request: RunRequest[Config], config: Config, folder: RunFolder) -> Config:
+    """The config with the tokenizer of the run that is started from, where a source is still to be prepared.
+
+    Args:
+        request: what was asked for.
+        config: its config, the size resolved.
+        folder: the run folder; a run that was started already is past all of this.
+
+    Raises:
+        ValueError: the weights of that run do not fit the size, the set, or what is to be prepared.
+    """
+    if config.model.init_from is None or (request.resume and has_begun(folder)):
+        return config
+    prepared = PreparedSet.open(request.data) if is_prepared(request.data) else None
+    return fit_start(EarlierRun(config.model.init_from), config, prepared)
 
 
 def check_places(data: str, out: str | None, cluster: Cluster) -> None:

@@ -15,6 +15,7 @@ from mlim_ray.pipelines.feed import stream_batches
 from mlim_ray.pipelines.stop_flag import TrainControl
 from mlim_ray.training.build import build_trainer, run_masking
 from mlim_ray.training.distributed import rank, wait_for_all
+from mlim_ray.training.init_from import lost_start
 from mlim_ray.training.metrics import MetricsWriter
 from mlim_ray.training.run_folder import RunFolder
 from mlim_ray.training.stream import ShardReader, resident_batches
@@ -50,6 +51,8 @@ def train_worker(settings: dict[str, Any]) -> None:
     if checkpoint is not None:
         trainer.model.load_state_dict(checkpoint.weights)
         trainer.load_state(checkpoint.trainer_state)
+    elif job.config.model.init_from is not None:
+        raise ValueError(lost_start(job.run))
     # Nobody may forget an old checkpoint before all have read it.
     wait_for_all()
 

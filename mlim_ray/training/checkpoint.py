@@ -69,6 +69,10 @@ class CheckpointStore:
         """Steps of the checkpoints that exist, oldest first."""
         return [entry["step"] for entry in self._entries()]
 
+    def weights_file(self, step: int) -> str:
+        """The safetensors file with the weights of a checkpoint."""
+        return storage.join(self._step_folder(step), _MODEL_FILE)
+
     def _load(self, entry: dict[str, Any]) -> Checkpoint:
         data = {}
         for name, expected in entry["files"].items():

@@ -12,6 +12,8 @@ from typing import Any
 
 from mlim_ray.data import storage
 
+KEYS, MASKS = "data/keys", "data/masks"
+"""entries of a line that say what its batches were made of (`mlim_ray.training.fingerprint`)"""
 _SEGMENT_EVERY_S = 30.0
 _INDEX = "index.json"
 

@@ -22,6 +22,7 @@ from mlim_ray.training.batch import Batch
 from mlim_ray.training.clock import Clock
 from mlim_ray.training.control import Control
 from mlim_ray.training.distributed import num_workers, rank, sum_over_workers, time_reductions
+from mlim_ray.training.fingerprint import Fingerprint
 from mlim_ray.training.meter import LossMeter
 from mlim_ray.training.non_finite import NonFiniteGuard, is_finite, require_finite
 from mlim_ray.training.optimiser import learning_rate_at, make_optimiser
@@ -53,6 +54,7 @@ class Trainer:
         self.guard = NonFiniteGuard(run, config.train.on_non_finite)
         self.clock = Clock()
         self._last_line: dict[str, Any] | None = None
+        self.fingerprint = Fingerprint(self.device)
         self._forward: nn.Module = model
         if num_workers() > 1:
             device_ids = [self.device.index] if self.device.type == "cuda" else None
@@ -89,6 +91,7 @@ class Trainer:
                 raise RuntimeError(f"the feed ended before step {self.step} of {stop_step}")
             counts = self._count(batch, control)
             gradient_norm = self._update(batch, counts)
+            self.fingerprint.add(self.step, batch)
             self.step += 1
             is_last = self.step == train.num_steps
             if is_last or self.step % train.log_every_steps == 0:
@@ -114,12 +117,14 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "meter": self.meter.table,
             "num_skipped": self.guard.num_skipped,
+            "fingerprint": self.fingerprint.state(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from `state`; the weights are loaded into the model by the caller."""
         self.step = state["step"]
         self.optimiser.load_state_dict(state["optimiser"])
+        self.fingerprint.load_state(state["fingerprint"])
         self.meter.table.copy_(state["meter"])
         if rank() != 0:
             self.meter.table.zero_()
@@ -201,6 +206,7 @@ class Trainer:
             "step": self.step,
             "samples": samples,
             "epoch": samples / self.order.num_records,
+            **self.fingerprint.read_and_reset(),
             **self.meter.read_and_reset(self.config.mlm.weight, self.config.recon.weight),
             "learning_rate": learning_rate_at(self.step - 1, self.config.train),
             "gradient_norm": gradient_norm,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlim_ray.command_line.experiment import parse_pretrain, parse_search
-from mlim_ray.config import FeedConfig, PretrainConfig, SearchRunConfig, TrainConfig
+from mlim_ray.config import FeedConfig, ModelConfig, PretrainConfig, SearchRunConfig, TrainConfig
 from mlim_ray.config.files import best_text
 from mlim_ray.data.storage import MissingPathError
 
@@ -25,10 +25,13 @@ def test_without_flags_a_run_uses_the_generated_catalogue_and_its_own_ray() -> N
 
 def test_every_flag_of_pretrain_reaches_the_request() -> None:
     flags = "--data d --out o --workers 2 --steps 7 --seed 5 --feed stream --address 1.2.3.4:6379 --resume"
+    flags += " --init-from e"
     request = parse_pretrain([*flags.split(), "--dry-run", "--json", "--no-dashboard"], PretrainConfig)
     assert (request.data, request.out, request.num_workers, request.address) == ("d", "o", 2, "1.2.3.4:6379")
     assert request.resume and request.dry_run and request.json and not request.dashboard and not request.overwrite
-    assert request.config == PretrainConfig(train=TrainConfig(num_steps=7, seed=5), feed=FeedConfig(kind="stream"))
+    assert request.config == PretrainConfig(
+        train=TrainConfig(num_steps=7, seed=5), feed=FeedConfig(kind="stream"), model=ModelConfig(init_from="e")
+    )
 
 
 def test_every_flag_of_a_search_reaches_the_request() -> None:
@@ -74,6 +77,12 @@ def test_the_address_comes_from_the_environment_and_is_never_auto(monkeypatch: p
         ("--out=", "--out: given nothing"),
         ("--trials 3", "--trials: unknown flag"),
         ("--config=", "--config: given nothing"),
+        (
+            "--init-from a --model.bert-checkpoint b",
+            "--init-from --model.bert-checkpoint: bert_checkpoint and init_from are both given",
+        ),
+        ("--init-from a --model.init-from b", "--init-from a and --model.init-from b set the same knob"),
+        ("--init-from runs/a --out runs --overwrite", "--init-from: runs/a lies in --out runs, which --overwrite"),
     ],
 )
 def test_what_pretrain_refuses(flags: str, line: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,16 +17,18 @@ import pytest
 import ray
 import yaml
 
-from mlim_ray.config.prepare import PrepareConfig
-from mlim_ray.data.cleaning import CleaningRules, clean
-from mlim_ray.data.manifest import SPLITS, Counts, Manifest, Split, Statistics, StoredImage, StoredText, write_manifest
-from mlim_ray.data.prepared import TOKENIZER_FOLDER
-from mlim_ray.data.shards import TRAIN
-from mlim_ray.data.sources import open_source, resolve_prepare_config
-from mlim_ray.data.tokenizer import count_words, train_tokenizer
+from mlim_ray.config import PretrainConfig
+from mlim_ray.config.files import parse_config
+from mlim_ray.data.manifest import manifest_sha256
+from mlim_ray.data.prepared import PreparedSet
+from mlim_ray.training.build import build_model
+from mlim_ray.training.export import export_model
+from mlim_ray.training.init_from import start_run
+from mlim_ray.training.resolve import resolve_size
+from mlim_ray.training.run_folder import RunFolder
 from tests.data.pictures import encoded, noise
 from tests.experiments.loading import EXPERIMENTS, Main, load_main
-from tests.prepared_sets import BY_HAND
+from tests.prepared_sets import write_unfilled
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,31 +52,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared set as far as a plan reads it: the manifest and the tokenizer of 300 generated records."""
-    out = tmp_path_factory.mktemp("sets") / "prepared"
-    config = resolve_prepare_config(PrepareConfig(vocabulary_size=200), 32)
-    source = open_source("generated:300", config)
-    rules = CleaningRules.of(config, has_split=True)
-    records = [
-        record for part in source.slices() for some in source.read(part) for record in clean(some, rules).accepted
-    ]
-    tokenizer = train_tokenizer(count_words([record.text for record in records if record.split == TRAIN]), 200)
-    for name, content in tokenizer.files().items():
-        (out / TOKENIZER_FOLDER).mkdir(parents=True, exist_ok=True)
-        (out / TOKENIZER_FOLDER / name).write_bytes(content)
-    manifest = Manifest(
-        **BY_HAND,
-        config=config,
-        columns=source.columns.by_role(),
-        counts=Counts(read=300, accepted=300, rejected=0, duplicates=0, cut_texts=0, reasons={}),
-        splits={s: Split(num_records=sum(record.split == s for record in records), shards=()) for s in SPLITS},
-        row_group_records=64,
-        image=StoredImage(size=32, encoding="raw"),
-        text=StoredText(max_tokens=24, vocab_size=tokenizer.vocab_size),
-        statistics=Statistics(unigram_entropy=1.0, pixel_variance=0.1),
-        generated=source.generated,
-    )
-    write_manifest(str(out), manifest)
-    return out
+    return write_unfilled(tmp_path_factory.mktemp("sets") / "prepared", "generated:300", vocabulary_size=200)
 
 
 def plan_of(out: str) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
@@ -272,3 +251,79 @@ def test_a_run_is_not_resumed_with_another_knob(tmp_path: Path, capsys: pytest.C
     assert "steps: 50 of 64 records" in capsys.readouterr().out
     line = refused(capsys, main, "--out", str(run), "--resume", "--steps", "60")
     assert line.startswith("--train.num-steps: ") and "started with 50" in line and "with 60" in line
+
+
+@pytest.fixture(scope="module")
+def earlier(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, as far as another one starts from it: its model folder."""
+    run = tmp_path_factory.mktemp("runs") / "earlier"
+    opened = PreparedSet.open(str(prepared))
+    config = resolve_size(PretrainConfig.model_validate({"model": {"size": "tiny"}}), has_gpu=False)
+    export_model(build_model(config, opened), opened, str(run / "model"))
+    return run
+
+
+def test_a_source_is_to_be_split_by_the_tokenizer_of_the_run_that_is_started_from(
+    experiment: Path, prepared: Path, earlier: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = load_main(experiment)
+    start = ["--init-from", str(earlier), "--model.size", "tiny", "--dry-run", "--json"]
+    assert main(["--data", "generated:120", *start]) == 0
+    config, lines, _ = plan_of(capsys.readouterr().out)
+    assert config["prepare"]["tokenizer"] == f"{earlier}/model" and config["model"]["init_from"] == str(earlier)
+    (num_parameters,) = re.findall(r"tiny, ([\d,]+) parameters", lines["model"])
+    assert main(["--data", str(prepared), *start]) == 0
+    config, lines, _ = plan_of(capsys.readouterr().out)
+    # A set has its own; here it is the same.
+    assert config["prepare"]["tokenizer"] is None and f"tiny, {num_parameters} parameters" in lines["model"]
+
+
+def test_a_start_that_does_not_fit(
+    experiment: Path, prepared: Path, earlier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = load_main(experiment)
+    start = ("--init-from", str(earlier), "--data", "generated:120", "--model.size")
+    line = refused(capsys, main, *start, "base")
+    assert line.startswith(f"--init-from {earlier}: its model is of size tiny") and "use --model.size tiny" in line
+    line = refused(capsys, main, *start, "tiny", "--prepare.max-tokens", "30")
+    assert line.endswith("use --prepare.max-tokens 24")
+    other = write_unfilled(tmp_path / "set", "generated:100", vocabulary_size=150)
+    line = refused(capsys, main, *start, "tiny", "--prepare.tokenizer", str(other / "tokenizer"))
+    assert "its vocabulary (200 pieces" in line and line.endswith("leave --prepare.tokenizer out")
+    line = refused(capsys, main, *start[:2], "--data", str(other), "--model.size", "tiny")
+    assert f"is not that of {other} (150 pieces)" in line and "mlim-ray prepare --tokenizer" in line
+    line = refused(capsys, main, "--init-from", str(tmp_path / "absent"), "--data", "generated:120")
+    assert "absent: holds neither a good checkpoint nor a model folder" in line
+
+
+def test_what_is_started_from_is_not_overwritten(
+    experiment: Path, earlier: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (earlier / "config.yaml").write_text("{}\n")
+    for start in (earlier, earlier / "model"):
+        flags = ("--init-from", str(start), "--out", f"{earlier}/", "--overwrite", "--data", "generated:120")
+        line = refused(capsys, load_main(experiment), *flags)
+        assert line.startswith(f"--init-from: {start} lies in --out {earlier}/, which --overwrite would remove")
+
+
+def test_a_run_that_has_begun_is_resumed_without_the_one_it_started_from(
+    prepared: Path, earlier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = load_main(ROOT / "experiments" / "pretrain.py")
+    run, gone = tmp_path / "run", tmp_path / "gone"
+    shutil.copytree(earlier, gone)
+    main(["--data", str(prepared), "--model.size", "tiny", "--init-from", str(gone), "--dry-run"])
+    planned = capsys.readouterr().out
+    run.mkdir()
+    (run / "config.yaml").write_text(planned[: planned.index("\nrecords: ")])
+    shas = {"data": str(prepared), "manifest_sha256": manifest_sha256(str(prepared))}
+    (run / "environment.json").write_text(json.dumps(shas))
+    config = resolve_size(parse_config((run / "config.yaml").read_bytes(), "run", PretrainConfig()), has_gpu=False)
+    folder, opened = RunFolder(str(run)), PreparedSet.open(str(prepared))
+    start_run(folder, config, opened)
+    shutil.rmtree(gone)
+    assert main(["--out", str(run), "--resume", "--dry-run"]) == 0
+    capsys.readouterr()
+    # Without its first checkpoint it would have to ask for it.
+    shutil.rmtree(run / "checkpoints")
+    assert "holds neither a good checkpoint" in refused(capsys, main, "--out", str(run), "--resume")

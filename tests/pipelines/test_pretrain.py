@@ -22,6 +22,8 @@ from mlim_ray.masking.mam import MODES
 from mlim_ray.model import MlimModel
 from mlim_ray.training.checkpoint import CheckpointStore
 from mlim_ray.training.metrics import read_metrics
+from mlim_ray.training.run_diff import diff_runs
+from tests.builders import digests, figures
 
 pytestmark = pytest.mark.cluster
 
@@ -37,12 +39,12 @@ FLAGS = [
 PROBE_NAMES = {f"{side}_{partner}" for side in ("mlm", "recon") for partner in ("paired", "shuffled", "blank")}
 
 
-def start(folder: Path, *flags: str) -> subprocess.Popen[str]:
+def start(folder: Path, *flags: str, experiment: str = "pretrain") -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     # As if the package were installed, for Ray's workers too.
     environment["PYTHONPATH"] = str(ROOT)
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "experiments" / "pretrain.py"), *flags],
+        [sys.executable, str(ROOT / "experiments" / f"{experiment}.py"), *flags],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -170,7 +172,10 @@ def test_two_workers_learn_what_one_learns(
     one, two = (timeless(read_metrics(str(run))) for run, _ in (one_worker, two_workers))
     assert json.loads((two_workers[0] / "environment.json").read_text())["num_workers"] == 2
     for a, b in zip(one, two, strict=True):
-        assert b == pytest.approx(a, rel=1e-5, nan_ok=True), a["step"]
+        assert figures(b) == pytest.approx(figures(a), rel=1e-5, nan_ok=True), a["step"]
+        assert digests(b) == digests(a) and len(digests(a)) == 2
+    found = diff_runs(str(one_worker[0]), str(two_workers[0]), tolerance=1e-5)
+    assert found.first_steps == {} and found.knobs == () and found.same_set and found.has_digests
 
 
 def test_a_finished_run_is_neither_redone_nor_lost(folder: Path, one_worker: tuple[Path, dict[str, Any]]) -> None:
@@ -197,5 +202,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(folder: Path, one_worke
 
     assert finish(start(folder, "--out", "runs/killed", "--resume", "--no-dashboard", "--json"))["steps"] == NUM_STEPS
     assert timeless(read_metrics(str(run))) == timeless(read_metrics(str(one_worker[0])))
+    found = diff_runs(str(run), str(one_worker[0]))
+    assert found.first_steps == {} and found.largest is None and found.steps[-1] == NUM_STEPS
     redone = [json.loads(text) for text in (run / "metrics.redone.jsonl").read_text().splitlines()]
     assert redone == [line for line in written if line["step"] > newest]

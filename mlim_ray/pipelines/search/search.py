@@ -35,6 +35,7 @@ from mlim_ray.reporting.figures import Search
 from mlim_ray.reporting.progress import Stage, say, table
 from mlim_ray.reporting.search_page import render_search_page
 from mlim_ray.reporting.verdict import judge
+from mlim_ray.training.init_from import has_begun, start_trials
 from mlim_ray.training.run_folder import RunFolder, claim_folder
 
 EXPERIMENT = "tune_mam"
@@ -66,6 +67,8 @@ def search(request: RunRequest[SearchRunConfig]) -> dict[str, Any]:
             "environment.json",
             setting.environment(request, num_workers=1, threads_per_worker=plan.threads_per_worker),
         )
+        if setting.config.model.init_from is not None and not has_begun(folder):
+            say(start_trials(folder, setting.config, setting.prepared))
         with open_journal(folder) as journal, _resumable(folder):
             results, measured = _run(folder, journal, setting, plan)
             evaluation = _conclude(folder, setting, results, measured)

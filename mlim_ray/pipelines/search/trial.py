@@ -18,6 +18,7 @@ from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, REPORTED, SAM
 from mlim_ray.pipelines.search.space import trial_config
 from mlim_ray.training.batch import Batch
 from mlim_ray.training.build import build_trainer, run_masking
+from mlim_ray.training.init_from import load_start_of_trials
 from mlim_ray.training.metrics import MetricsWriter
 from mlim_ray.training.run_folder import RunFolder
 from mlim_ray.training.stream import ShardReader, resident_batches
@@ -104,6 +105,8 @@ class PretrainTrial(tune.Trainable):
             self._trainer.model.load_state_dict(checkpoint.weights)
             self._trainer.load_state(checkpoint.trainer_state)
             self._history = [(int(samples), float(s)) for samples, s in checkpoint.trainer_state[_HISTORY]]
+        elif job.config.model.init_from is not None:
+            load_start_of_trials(self._trainer.model, RunFolder(job.search))
         # The journal's last score is handed in again too: its verdict may not have been carried out.
         self._replay = [entry for entry in self._history if entry[0] >= config[REPORTED]]
         self._metrics = MetricsWriter(self._folder.path, self._trainer.step)
