@@ -28,6 +28,7 @@ from mlim_ray.pipelines.setting import Setting, check_places, open_setting, ray_
 from mlim_ray.pipelines.train_worker import WorkerJob, train_worker
 from mlim_ray.reporting.progress import Stage, say, table
 from mlim_ray.reporting.run_page import render_run_page
+from mlim_ray.training.checkpoint_policy import CheckpointPolicy
 from mlim_ray.training.metrics import read_metrics
 from mlim_ray.training.run_folder import RunFolder, claim_folder
 
@@ -44,6 +45,7 @@ def pretrain(request: RunRequest[PretrainConfig]) -> dict[str, Any]:
     Raises:
         ValueError: the request cannot be met; nothing was started.
     """
+    CheckpointPolicy.of(request.config)
     if request.dry_run:
         return describe_run(request)
     check_run(request)
@@ -143,6 +145,8 @@ def _fit_and_show(trainer: TorchTrainer, folder: RunFolder, setting: Setting[Pre
     Ray Train fits in a thread of its own: in the main one it would take over Ctrl-C and leave with exit code 0.
     """
     order, num_steps = setting.order, setting.config.train.num_steps
+    for refused in folder.checkpoints().check():
+        say(str(refused))
     done = max(folder.checkpoints().steps(), default=0)
     poll_every_s = _POLL_EVERY_S * (20 if storage.is_remote(folder.path) else 1)
     errors: list[BaseException] = []

@@ -65,7 +65,7 @@ def learn(rank: int, num_workers: int, folder: Path) -> dict[str, Any]:
 
     trainer.run(batches, NUM_STEPS, lines.append, save)
     wait_for_all()
-    checkpoint = store.latest()
+    checkpoint = store.latest().checkpoint
     assert checkpoint is not None
     resumed, batches = make_run(config, rank, num_workers, checkpoint.step)
     resumed.model.load_state_dict(checkpoint.weights)
