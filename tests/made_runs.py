@@ -36,7 +36,7 @@ def train_run(
         run.write_json("environment.json", {"data": "made", "manifest_sha256": manifest_sha256})
     order = make_order(config, NUM_RECORDS)
     trainer = Trainer(make_model(config.train.seed), config, order)
-    checkpoint = run.checkpoints().latest()
+    checkpoint = run.checkpoints().latest().checkpoint
     if checkpoint is not None:
         trainer.model.load_state_dict(checkpoint.weights)
         trainer.load_state(checkpoint.trainer_state)

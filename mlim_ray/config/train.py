@@ -1,8 +1,8 @@
 """The optimisation, what is logged and kept, and how batches are fed."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mlim_ray.config.base import AUTO, Section, ratio
 
@@ -41,7 +41,11 @@ class TrainConfig(Section):
     checkpoint_every_steps: int = Field(500, ge=1)
     """a checkpoint every so many steps, and at the end"""
     num_checkpoints_kept: int = Field(2, ge=1)
-    """older checkpoints are removed"""
+    """so many of the last checkpoints are kept; older ones are removed"""
+    keep_best: str | None = None
+    """loss of the logged lines, such as loss/total, whose lowest checkpoint is kept as well; none: none is"""
+    keep_every_steps: int = Field(0, ge=0)
+    """checkpoints of every so many steps are kept for good; 0: none are"""
     report_every_s: float = Field(10.0, gt=0.0)
     """seconds between the reports to Ray, which also asks for notices of nodes that are about to be taken away"""
     collective_timeout_s: float = Field(600.0, ge=5.0)
@@ -50,6 +54,15 @@ class TrainConfig(Section):
     """after SIGTERM or Ctrl-C, the seconds that the workers have to save a checkpoint and end"""
     resize_every_s: float = Field(60.0, gt=0.0)
     """an elastic run looks for nodes that came or went every so many seconds"""
+
+    @model_validator(mode="after")
+    def _kept_ones_are_written(self) -> Self:
+        if self.keep_every_steps % self.checkpoint_every_steps:
+            raise ValueError(
+                f"keep_every_steps is {self.keep_every_steps}, expected 0 or a multiple of checkpoint_every_steps, "
+                f"which is {self.checkpoint_every_steps}: only checkpoints that are written can be kept"
+            )
+        return self
 
 
 class FeedConfig(Section):

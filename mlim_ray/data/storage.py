@@ -7,6 +7,7 @@ fails in S3 and may pass is tried again for 90 s first. All of it may be called 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import posixpath
@@ -26,6 +27,13 @@ LINKED_FOLDER = "link to a folder"
 """stamp of what `walk_files` finds but does not enter"""
 _BROKEN_LINK = "broken link"
 _CHUNK_BYTES = 1 << 20
+_FULL = "make room there, or choose another disk"
+_MENDS = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose another disk",
+    errno.EROFS: "choose a place that can be written to",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +224,15 @@ def remove_tree(path: str) -> None:
             shutil.rmtree(path)
 
 
+def remove_empty_folder(path: str) -> None:
+    """Remove the folder `path` if nothing is in it; a link to one, or none, is no error. In S3 there are no folders."""
+    if is_remote(path):
+        return
+    with _explained("remove", path):
+        if os.path.isdir(path) and not os.path.islink(path) and not os.listdir(path):
+            os.rmdir(path)
+
+
 def abort_unfinished_uploads(folder: str, older_than_s: float = 0.0) -> int:
     """Drop what writers that were killed left of large objects below `folder`; gives how many there were.
 
@@ -317,4 +334,5 @@ def _explained(action: str, path: str) -> Iterator[None]:
     except PermissionError as error:
         raise StorageError(f"cannot {action} {path}: access denied; check its permissions") from error
     except OSError as error:
-        raise StorageError(f"cannot {action} {path}: {error.strerror or error}") from error
+        mend = f"; {_MENDS[error.errno]}" if error.errno in _MENDS else ""
+        raise StorageError(f"cannot {action} {path}: {error.strerror or error}{mend}") from error

@@ -107,6 +107,8 @@ def _watch(
 ) -> None:
     """Show progress from the metrics that the first worker writes, until the attempt ends or somebody asks to stop."""
     order, num_steps = setting.order, setting.config.train.num_steps
+    for refused in folder.checkpoints().check():
+        say(str(refused))
     done = max(folder.checkpoints().steps(), default=0)
     poll_every_s = _POLL_BUCKET_EVERY_S if storage.is_remote(folder.path) else _POLL_EVERY_S
     num_restarts = len(read_restarts(folder.path))

@@ -61,9 +61,9 @@ def measure(
     torch.set_num_threads(num_threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build_model(config, prepared, device)
-    checkpoint = CheckpointStore(checkpoints).latest()
+    checkpoint, refused = CheckpointStore(checkpoints).latest()
     if checkpoint is None:
-        raise ValueError(f"{checkpoints} holds no checkpoint to measure")
+        raise ValueError("; ".join([f"{checkpoints} holds no checkpoint to measure", *map(str, refused)]))
     model.load_state_dict(checkpoint.weights)
     if export_to is not None:
         export_model(model, prepared, export_to)

@@ -20,6 +20,7 @@ from mlim_ray.pipelines.setting import Setting, check_places, open_setting
 from mlim_ray.pipelines.signals import stopping
 from mlim_ray.reporting.progress import Stage, say, table
 from mlim_ray.reporting.run_page import render_run_page
+from mlim_ray.training.checkpoint_policy import CheckpointPolicy
 from mlim_ray.training.init_from import has_begun, start_run
 from mlim_ray.training.metrics import read_metrics
 from mlim_ray.training.run_folder import RunFolder, claim_folder
@@ -35,6 +36,7 @@ def pretrain(request: RunRequest[PretrainConfig]) -> dict[str, Any]:
     Raises:
         ValueError: the request cannot be met; nothing was started.
     """
+    CheckpointPolicy.of(request.config)
     if request.dry_run:
         return describe_run(request)
     check_run(request)

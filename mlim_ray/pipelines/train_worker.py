@@ -14,6 +14,8 @@ from mlim_ray.data.records import Records
 from mlim_ray.pipelines.feed import stream_batches
 from mlim_ray.pipelines.stop_flag import TrainControl
 from mlim_ray.training.build import build_trainer, run_masking
+from mlim_ray.training.checkpoint_policy import CheckpointPolicy
+from mlim_ray.training.checkpoint_writer import CheckpointWriter
 from mlim_ray.training.distributed import rank, wait_for_all
 from mlim_ray.training.init_from import lost_start
 from mlim_ray.training.metrics import MetricsWriter
@@ -46,8 +48,8 @@ def train_worker(settings: dict[str, Any]) -> None:
     torch.set_num_threads(job.num_threads)
     trainer = build_trainer(job.config, job.prepared, ray.train.torch.get_device(), job.run)
     train, order = job.config.train, trainer.order
-    checkpoints = RunFolder(job.run).checkpoints(train.num_checkpoints_kept)
-    checkpoint = checkpoints.latest()
+    checkpoints = RunFolder(job.run).checkpoints(CheckpointPolicy.of(job.config))
+    checkpoint = checkpoints.latest().checkpoint
     if checkpoint is not None:
         trainer.model.load_state_dict(checkpoint.weights)
         trainer.load_state(checkpoint.trainer_state)
@@ -60,12 +62,16 @@ def train_worker(settings: dict[str, Any]) -> None:
     lanes = order.lanes_of(context.get_world_rank(), context.get_world_size())
     masking = run_masking(job.config, trainer.model.config.num_cells)
     metrics = MetricsWriter(job.run, trainer.step) if rank() == 0 else None
+    if rank() == 0:
+        checkpoints.clean()
+    writer = CheckpointWriter(checkpoints)
 
     def save() -> None:
         state = trainer.state()
         if metrics is not None:
             metrics.flush()
-            checkpoints.save(trainer.step, trainer.model.state_dict(), state)
+            score = checkpoints.policy.score_of(metrics.last_line)
+            writer.submit(trainer.step, trainer.model.state_dict(), state, score)
 
     if trainer.step == train.num_steps:
         return
@@ -76,7 +82,8 @@ def train_worker(settings: dict[str, Any]) -> None:
         records = ray.get(job.resident)
         batches = resident_batches(records, order, masking, lanes, trainer.step, train.num_steps)
     control = TrainControl(job.stop_flag, train.report_every_s)
-    trainer.run(batches, train.num_steps, report=_write(metrics), save=save, control=control)
+    with writer:
+        trainer.run(batches, train.num_steps, report=_write(metrics), save=save, control=control)
 
 
 def _write(metrics: MetricsWriter | None) -> Any:

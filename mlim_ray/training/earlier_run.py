@@ -37,7 +37,7 @@ class EarlierRun:
 
     def weights(self) -> EarlierWeights:
         """Those of the newest good checkpoint, else of the model folder. Raises ValueError where there are none."""
-        checkpoint = self._checkpoints.latest()
+        checkpoint = self._checkpoints.latest().checkpoint
         if checkpoint is not None:
             return EarlierWeights(checkpoint.weights, checkpoint.step)
         path = storage.join(self._model_folder(), _WEIGHTS)

@@ -83,7 +83,7 @@ def start_trials(folder: RunFolder, config: PretrainConfig, prepared: PreparedSe
 
 def load_start_of_trials(model: MlimModel, folder: RunFolder) -> None:
     """Load what `start_trials` wrote. Raises ValueError where it is damaged."""
-    start = _start_of_trials(folder).latest()
+    start = _start_of_trials(folder).latest().checkpoint
     if start is None:
         raise ValueError(lost_start(folder.path))
     model.load_state_dict(start.weights)

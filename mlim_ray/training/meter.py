@@ -10,6 +10,12 @@ from mlim_ray.objectives import LossTerms
 from mlim_ray.training.distributed import rank, sum_over_workers
 
 
+def loss_names(mode_names: tuple[str, ...]) -> tuple[str, ...]:
+    """The entries of a logged line that are losses; those of a mode are absent where it had no targets."""
+    by_mode = (f"loss/{side}/{mode}" for side in ("mlm", "recon") for mode in mode_names)
+    return ("loss/total", "loss/mlm", "loss/recon", *by_mode)
+
+
 class LossMeter:
     """Sums and counts of both losses for each mode: `table` is [4, Q] (MLM sum, count, RECON sum, count)."""
 

@@ -47,9 +47,12 @@ class MetricsWriter:
             os.makedirs(run, exist_ok=True)
             self._set_aside_redone()
         self._names = _segments(run) if self._remote else []
+        self.last_line = _last_line(run, self._names, start_step)
+        """the line of the greatest step up to now; None before the first one"""
 
     def write(self, line: Line) -> None:
         """Add a line."""
+        self.last_line = line
         if not self._remote:
             with open(os.path.join(self._run, "metrics.jsonl"), "a", encoding="utf-8") as file:
                 file.write(_encoded(line))
@@ -81,6 +84,19 @@ class MetricsWriter:
                 file.writelines(map(_encoded, redone))
         kept = "".join(_encoded(line) for line in lines if line["step"] <= self._after_step)
         storage.write_bytes_atomically(path, kept.encode())
+
+
+def _last_line(run: str, names: list[str], step: int) -> Line | None:
+    """The last line at or before `step`."""
+    if not storage.is_remote(run):
+        return max(read_metrics(run), key=lambda line: line["step"], default=None)
+    for name in reversed(names):
+        lines = _parse(storage.read_bytes(storage.join(run, "metrics", name)))
+        # What lies past it was redone, and so was what an earlier segment has past the beginning of this one.
+        lines = [line for line in lines if line["step"] <= step]
+        if lines:
+            return lines[-1]
+    return None
 
 
 def _segments(run: str) -> list[str]:

@@ -9,6 +9,7 @@ from mlim_ray.data import storage
 from mlim_ray.data.contact import PROBE_NAME
 from mlim_ray.data.lease import refuse_if_owned
 from mlim_ray.training.checkpoint import CheckpointStore
+from mlim_ray.training.checkpoint_policy import CheckpointPolicy
 
 _CONFIG = "config.yaml"
 _RUNS = Path("runs")
@@ -24,9 +25,9 @@ class RunFolder:
         """A path in the folder."""
         return storage.join(self.path, *parts)
 
-    def checkpoints(self, num_kept: int = 2) -> CheckpointStore:
-        """The run's checkpoints."""
-        return CheckpointStore(self.file("checkpoints"), num_kept)
+    def checkpoints(self, policy: CheckpointPolicy | None = None) -> CheckpointStore:
+        """The run's checkpoints; `policy` says which are kept where any are written."""
+        return CheckpointStore(self.file("checkpoints"), policy)
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file atomically."""

@@ -56,12 +56,12 @@ def second(folder: Path, first: Path) -> Path:
 
 
 def test_the_new_run_starts_with_the_last_weights_of_the_earlier_one(first: Path, second: Path) -> None:
-    last = CheckpointStore(str(first / "checkpoints")).latest()
+    last = CheckpointStore(str(first / "checkpoints")).latest().checkpoint
     store = CheckpointStore(str(second / "checkpoints"))
     assert last is not None and last.step == NUM_STEPS and store.steps() == [0, 9, 18, 24]
     for step in (9, 18, 24):
         shutil.rmtree(second / "checkpoints" / f"step-{step:08d}")
-    begun = store.latest()
+    begun = store.latest().checkpoint
     assert begun is not None and begun.step == begun.trainer_state["step"] == 0
     assert all(torch.equal(begun.weights[name], weight) for name, weight in last.weights.items())
     start_of = json.loads((second / "start.json").read_text())

@@ -155,7 +155,7 @@ def test_the_model_folder_loads_with_transformers(one_worker: tuple[Path, dict[s
     run, _ = one_worker
     store = CheckpointStore(str(run / "checkpoints"))
     assert store.steps() == [20, NUM_STEPS]
-    checkpoint = store.latest()
+    checkpoint = store.latest().checkpoint
     assert checkpoint is not None
     model = AutoModel.from_pretrained(run / "model")
     assert isinstance(model, MlimModel)
@@ -190,9 +190,11 @@ def test_a_finished_run_is_neither_redone_nor_lost(folder: Path, one_worker: tup
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(folder: Path, one_worker: tuple[Path, dict[str, Any]]) -> None:
     run = folder / "runs" / "killed"
     process = start(folder, *FLAGS, "--out", "runs/killed")
-    wait_until(process, lambda: any(line["step"] >= 12 for line in read_metrics(str(run))))
+    store = CheckpointStore(str(run / "checkpoints"))
+    # A checkpoint is written in the background, while training goes on.
+    wait_until(process, lambda: any(line["step"] >= 12 for line in read_metrics(str(run))) and bool(store.steps()))
     kill(process)
-    (newest,) = CheckpointStore(str(run / "checkpoints")).steps()
+    (newest,) = store.steps()
     written = read_metrics(str(run))
     assert newest == CHECKPOINT_EVERY and not (run / "evaluation.json").exists()
 

@@ -65,7 +65,7 @@ def learn(rank: int, num_workers: int, folder: Path) -> dict[str, Any]:
 
     trainer.run(batches, NUM_STEPS, lines.append, save)
     wait_for_all()
-    checkpoint = store.latest()
+    checkpoint = store.latest().checkpoint
     assert checkpoint is not None
     resumed, batches = make_run(config, rank, num_workers, checkpoint.step)
     resumed.model.load_state_dict(checkpoint.weights)
@@ -151,7 +151,7 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(results: dict[int, dict[str
 
 
 def test_a_run_of_three_workers_goes_on_with_one(results: dict[int, dict[str, Any]], folder: Path) -> None:
-    checkpoint = CheckpointStore(str(folder / "checkpoints-3")).latest()
+    checkpoint = CheckpointStore(str(folder / "checkpoints-3")).latest().checkpoint
     assert checkpoint is not None and checkpoint.step == SAVED_AT
     trainer, batches = make_run(make_config(train=LEARNING, masking=MASKING), 0, 1, SAVED_AT)
     trainer.model.load_state_dict(checkpoint.weights)

@@ -121,7 +121,7 @@ def test_a_run_starts_at_step_0_with_these_weights_and_its_own_schedule(
     assert start_run(folder, config, prepared) == f"start: the weights of {earlier}, checkpoint of step 10"
     shutil.rmtree(earlier)
     assert has_begun(folder)
-    checkpoint = folder.checkpoints().latest()
+    checkpoint = folder.checkpoints().latest().checkpoint
     assert checkpoint is not None and checkpoint.step == checkpoint.trainer_state["step"] == 0
     assert same(checkpoint.weights, model_of(prepared, 10).state_dict())
     assert checkpoint.trainer_state["optimiser"]["state"] == {}

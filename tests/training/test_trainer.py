@@ -108,7 +108,7 @@ def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(
     store.save(first.step, first.model.state_dict(), first.state())
     first.run(batches, killed_at + 2, [].append)
 
-    checkpoint = store.latest()
+    checkpoint = store.latest().checkpoint
     assert checkpoint is not None
     second, after = new_trainer(1), []
     second.model.load_state_dict(checkpoint.weights)

@@ -18,6 +18,7 @@ from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, REPORTED, SAM
 from mlim_ray.pipelines.search.space import trial_config
 from mlim_ray.training.batch import Batch
 from mlim_ray.training.build import build_trainer, run_masking
+from mlim_ray.training.checkpoint_policy import CheckpointPolicy
 from mlim_ray.training.init_from import load_start_of_trials
 from mlim_ray.training.metrics import MetricsWriter
 from mlim_ray.training.run_folder import RunFolder
@@ -25,6 +26,7 @@ from mlim_ray.training.stream import ShardReader, resident_batches
 from mlim_ray.training.trainer import Trainer
 
 _HISTORY = "history"
+_POLICY = CheckpointPolicy(num_kept=1)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class PretrainTrial(tune.Trainable):
         score_now = self._score()
         self._history.append((samples, score_now))
         self._metrics.flush()
-        self._folder.checkpoints(num_kept=1).save(
+        self._folder.checkpoints(_POLICY).save(
             trainer.step, trainer.model.state_dict(), {**trainer.state(), _HISTORY: self._history}
         )
         return self._result(samples, score_now)
@@ -100,7 +102,7 @@ class PretrainTrial(tune.Trainable):
         self._folder = trial_folder(job.search, config[NUMBER])
         self._trainer: Trainer = build_trainer(self._config, job.prepared, self._device)
         self._history: list[tuple[int, float]] = []
-        checkpoint = self._folder.checkpoints(num_kept=1).latest()
+        checkpoint = self._folder.checkpoints().latest().checkpoint
         if checkpoint is not None:
             self._trainer.model.load_state_dict(checkpoint.weights)
             self._trainer.load_state(checkpoint.trainer_state)
