@@ -15,6 +15,7 @@ from mlim_ray.pipelines.feed import stream_batches
 from mlim_ray.pipelines.stop_flag import TrainControl
 from mlim_ray.training.build import build_trainer, run_masking
 from mlim_ray.training.distributed import rank, wait_for_all
+from mlim_ray.training.left_out import LeftOutLog
 from mlim_ray.training.metrics import MetricsWriter
 from mlim_ray.training.run_folder import RunFolder
 from mlim_ray.training.stream import ShardReader, resident_batches
@@ -57,8 +58,10 @@ def train_worker(settings: dict[str, Any]) -> None:
     lanes = order.lanes_of(context.get_world_rank(), context.get_world_size())
     masking = run_masking(job.config, trainer.model.config.num_cells)
     metrics = MetricsWriter(job.run, trainer.step) if rank() == 0 else None
+    left_out = LeftOutLog(job.run, job.prepared, trainer.step)
 
     def save() -> None:
+        left_out.save(trainer.step)
         state = trainer.state()
         if metrics is not None:
             metrics.flush()
@@ -67,11 +70,11 @@ def train_worker(settings: dict[str, Any]) -> None:
     if trainer.step == train.num_steps:
         return
     if job.resident is None:
-        reader = ShardReader(job.prepared, order, masking, lanes)
-        batches = stream_batches(reader, trainer.step, train.num_steps)
+        reader = ShardReader(job.prepared, order, masking, lanes, job.config.feed.on_damaged_shard == "skip")
+        batches = stream_batches(reader, trainer.step, train.num_steps, left_out.add)
     else:
         records = ray.get(job.resident)
-        batches = resident_batches(records, order, masking, lanes, trainer.step, train.num_steps)
+        batches = resident_batches(records, order, masking, lanes, trainer.step, train.num_steps, left_out.add)
     control = TrainControl(job.stop_flag, train.report_every_s)
     trainer.run(batches, train.num_steps, report=_write(metrics), save=save, control=control)
 

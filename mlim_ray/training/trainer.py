@@ -52,6 +52,7 @@ class Trainer:
         self.meter = LossMeter(mode_names(config.masking), self.device)
         self.guard = NonFiniteGuard(run, config.train.on_non_finite)
         self.clock = Clock()
+        self.num_left_out = 0
         self._last_line: dict[str, Any] | None = None
         self._forward: nn.Module = model
         if num_workers() > 1:
@@ -88,6 +89,7 @@ class Trainer:
             if batch is None:
                 raise RuntimeError(f"the feed ended before step {self.step} of {stop_step}")
             counts = self._count(batch, control)
+            self.num_left_out += self.order.samples_at(self.step + 1) - self.order.samples_at(self.step) - int(counts[4])
             gradient_norm = self._update(batch, counts)
             self.step += 1
             is_last = self.step == train.num_steps
@@ -114,6 +116,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "meter": self.meter.table,
             "num_skipped": self.guard.num_skipped,
+            "num_left_out": self.num_left_out,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -124,13 +127,14 @@ class Trainer:
         if rank() != 0:
             self.meter.table.zero_()
         self.guard.num_skipped = state["num_skipped"]
+        self.num_left_out = state["num_left_out"]
 
     def _count(self, batch: Batch, control: Control) -> Tensor:
-        """The global batch's MLM and RECON targets, and the workers that wish to stop or to meet: [4], on the CPU."""
+        """The global batch's MLM and RECON targets, the workers that wish to stop or to meet, its records: [5], on CPU."""
         targets = count_targets(batch, self.config.recon.target)
         wishes = (control.wants_stop(), control.wants_meeting())
         # Whole numbers beyond 2^24 have no place in single precision.
-        counts = torch.tensor([*targets, *wishes], dtype=torch.float64, device=self.device)
+        counts = torch.tensor([*targets, *wishes, len(batch.key_hash_B)], dtype=torch.float64, device=self.device)
         with self.clock.spending("communication") if num_workers() > 1 else contextlib.nullcontext():
             return sum_over_workers(counts).cpu()
 
@@ -205,5 +209,6 @@ class Trainer:
             "learning_rate": learning_rate_at(self.step - 1, self.config.train),
             "gradient_norm": gradient_norm,
             "num_skipped_steps": self.guard.num_skipped,
+            "num_left_out": self.num_left_out,
             **self.clock.read_and_reset(samples),
         }
