@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data.counter import hash_key
+from mlim_ray.data.images import encode_stored
 from mlim_ray.data.manifest import (
     SPLITS,
     Counts,
@@ -57,11 +58,11 @@ def source_records(num_records: int, num_labels: int = 4) -> dict[int, SourceRec
     }
 
 
-def write_prepared(folder: Path, records: dict[int, SourceRecord]) -> PreparedSet:
+def write_prepared(folder: Path, records: dict[int, SourceRecord], encoding: str = "raw") -> PreparedSet:
     """Stage the records, then write shards, tail, tokenizer and manifest; all of them are of the training split."""
     out, staging = str(folder / "set"), str(folder / "staging")
     tokenizer = train_tokenizer(count_words([record.text for record in records.values()]), 200)
-    write_slice(f"{staging}/0", [_staged(records)], NUM_BUCKETS)
+    write_slice(f"{staging}/0", [_staged(records, encoding)], NUM_BUCKETS)
     sums = TrainSums(np.zeros(tokenizer.vocab_size, np.int64))
     shards, with_leftovers = [], []
     writer = ShardWriter(out, staging, 0, MAX_TOKENS, SIZE)
@@ -86,7 +87,7 @@ def write_prepared(folder: Path, records: dict[int, SourceRecord]) -> PreparedSe
         counts=Counts(read=len(records), accepted=len(records), rejected=0, duplicates=0, cut_texts=0, reasons={}),
         splits={name: train if name == "train" else empty for name in SPLITS},
         row_group_records=row_group_records(SIZE),
-        image=StoredImage(size=SIZE, encoding="raw"),
+        image=StoredImage(size=SIZE, encoding=encoding),
         text=StoredText(max_tokens=MAX_TOKENS, vocab_size=tokenizer.vocab_size),
         statistics=sums.statistics(),
     )
@@ -94,7 +95,7 @@ def write_prepared(folder: Path, records: dict[int, SourceRecord]) -> PreparedSe
     return PreparedSet.open(out)
 
 
-def _staged(records: dict[int, SourceRecord]) -> pa.Table:
+def _staged(records: dict[int, SourceRecord], encoding: str) -> pa.Table:
     rows = []
     for row, (key_hash, record) in enumerate(records.items()):
         values = record.picture.reshape(-1, 3).astype(int)
@@ -105,7 +106,7 @@ def _staged(records: dict[int, SourceRecord]) -> pa.Table:
                 "slice": 0,
                 "row": row,
                 "source": "a",
-                "image": record.picture.tobytes(),
+                "image": encode_stored(record.picture, encoding),
                 "pixel_sums": [*values.sum(0), *(values**2).sum(0)],
                 "text": record.text,
                 "was_cut": False,

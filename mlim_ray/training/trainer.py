@@ -89,7 +89,9 @@ class Trainer:
             if batch is None:
                 raise RuntimeError(f"the feed ended before step {self.step} of {stop_step}")
             counts = self._count(batch, control)
-            self.num_left_out += self.order.samples_at(self.step + 1) - self.order.samples_at(self.step) - int(counts[4])
+            self.num_left_out += (
+                self.order.samples_at(self.step + 1) - self.order.samples_at(self.step) - int(counts[4])
+            )
             gradient_norm = self._update(batch, counts)
             self.step += 1
             is_last = self.step == train.num_steps
@@ -130,7 +132,7 @@ class Trainer:
         self.num_left_out = state["num_left_out"]
 
     def _count(self, batch: Batch, control: Control) -> Tensor:
-        """The global batch's MLM and RECON targets, the workers that wish to stop or to meet, its records: [5], on CPU."""
+        """MLM and RECON targets of the global batch, workers that wish to stop or to meet, records: [5], on the CPU."""
         targets = count_targets(batch, self.config.recon.target)
         wishes = (control.wants_stop(), control.wants_meeting())
         # Whole numbers beyond 2^24 have no place in single precision.
