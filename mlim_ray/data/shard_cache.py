@@ -131,21 +131,14 @@ class ShardCache:
                 return copy
             # What lies there is damaged, and would count.
             self.discard(shard)
-            partial = self._reserve(shard.num_bytes)
-            if partial is None:
-                return None
-            try:
-                content = _read_checked(source, shard)
-                if content is None:
+            with self._reserved(shard.num_bytes) as partial:
+                content = None if partial is None else _read_checked(source, shard)
+                if partial is None or content is None:
                     return None
                 partial.write(content)
                 partial.flush()
                 with self._locked("room"):
                     os.replace(partial.name, self._path(shard))
-            finally:
-                with suppress(FileNotFoundError):
-                    os.unlink(partial.name)
-                partial.close()
             copy = open(self._path(shard), "rb")  # noqa: SIM115
             _hashed.add(_identity(copy, shard))
             return copy
@@ -153,24 +146,44 @@ class ShardCache:
     def _may_take(self) -> bool:
         return self.folder not in _failed and time.monotonic() >= _full_until.get(self.folder, 0.0)
 
-    def _reserve(self, num_bytes: int) -> BinaryIO | None:
-        """A new file of so many bytes, locked while it is written, with room made for it; None without room."""
+    @contextmanager
+    def _reserved(self, num_bytes: int) -> Iterator[BinaryIO | None]:
+        """A file that holds so many bytes of room while it is written, and is gone afterwards if it was not renamed.
+
+        None without room. It is locked all the while, by which the next writer knows that it is not abandoned.
+        """
         with self._locked("room"):
-            if not self._make_room(num_bytes):
-                if self.folder not in _full_until:
-                    logger.warning(
-                        "%s: no room for more within %.1f GiB and with %.0f %% of the disk free; what it lacks is read "
-                        "in S3. More room: --feed.cache-gib, --feed.cache-folder",
-                        self.folder,
-                        self.max_bytes / 2**30,
-                        100 * KEPT_FREE_RATIO,
-                    )
-                _full_until[self.folder] = time.monotonic() + _LOOK_AGAIN_S
-                return None
-            partial = open(os.path.join(self.folder, uuid.uuid4().hex + _PARTIAL), "xb")  # noqa: SIM115
-            fcntl.flock(partial, fcntl.LOCK_EX)
-            partial.truncate(num_bytes)
-            return partial
+            has_room = self._make_room(num_bytes)
+            path = os.path.join(self.folder, uuid.uuid4().hex + _PARTIAL)
+            partial = open(path, "xb") if has_room else None  # noqa: SIM115
+            try:
+                if partial is not None:
+                    fcntl.flock(partial, fcntl.LOCK_EX)
+                    partial.truncate(num_bytes)
+            except OSError:
+                os.unlink(path)
+                raise
+        if partial is None:
+            self._note_full()
+            yield None
+            return
+        with partial:
+            try:
+                yield partial
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
+
+    def _note_full(self) -> None:
+        if self.folder not in _full_until:
+            logger.warning(
+                "%s: no room for more within %.1f GiB and with %.0f %% of the disk free; what it lacks is read in S3. "
+                "More room: --feed.cache-gib, --feed.cache-folder",
+                self.folder,
+                self.max_bytes / 2**30,
+                100 * KEPT_FREE_RATIO,
+            )
+        _full_until[self.folder] = time.monotonic() + _LOOK_AGAIN_S
 
     def _make_room(self, num_bytes: int) -> bool:
         """Remove the copies that were longest not read, until so many bytes fit in; nothing if they never would."""
