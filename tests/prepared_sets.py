@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data.counter import hash_key
@@ -93,6 +94,16 @@ def write_prepared(folder: Path, records: dict[int, SourceRecord], encoding: str
     )
     write_manifest(out, manifest)
     return PreparedSet.open(out)
+
+
+def damage(prepared: PreparedSet, *groups: int) -> None:
+    """Overwrite some bytes of the pictures of row groups of the training split."""
+    for group in groups:
+        place = prepared.row_group("train", group)
+        start = pq.read_metadata(place.path).row_group(place.index).column(2).data_page_offset
+        with open(place.path, "r+b") as file:
+            file.seek(start + 100)
+            file.write(bytes(range(100)))
 
 
 def _staged(records: dict[int, SourceRecord], encoding: str) -> pa.Table:
