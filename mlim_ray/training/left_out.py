@@ -47,6 +47,18 @@ def read_left_out(run: str) -> list[LeftOutGroup]:
     return [LeftOutGroup(**json.loads(line)) for line in content.splitlines()]
 
 
+def describe_left_out(run: str) -> str | None:
+    """What a run has left out, in one line; None if nothing."""
+    left_out = read_left_out(run)
+    if not left_out:
+        return None
+    num_records = sum(entry.num_records for entry in left_out)
+    return (
+        f"left out: {num_records:,} damaged records in {len(left_out):,} row groups, which "
+        f"{storage.join(run, DAMAGED_FILE)} names"
+    )
+
+
 class LeftOutLog:
     """What a worker's batches lack; the first worker writes what all of them met.
 
