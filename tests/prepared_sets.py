@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data.cleaning import CleaningRules, clean
 from mlim_ray.data.counter import hash_key
+from mlim_ray.data.images import encode_stored
 from mlim_ray.data.manifest import (
     SPLITS,
     Counts,
@@ -59,11 +61,11 @@ def source_records(num_records: int, num_labels: int = 4) -> dict[int, SourceRec
     }
 
 
-def write_prepared(folder: Path, records: dict[int, SourceRecord]) -> PreparedSet:
+def write_prepared(folder: Path, records: dict[int, SourceRecord], encoding: str = "raw") -> PreparedSet:
     """Stage the records, then write shards, tail, tokenizer and manifest; all of them are of the training split."""
     out, staging = str(folder / "set"), str(folder / "staging")
     tokenizer = train_tokenizer(count_words([record.text for record in records.values()]), 200)
-    write_slice(f"{staging}/0", [_staged(records)], NUM_BUCKETS)
+    write_slice(f"{staging}/0", [_staged(records, encoding)], NUM_BUCKETS)
     sums = TrainSums(np.zeros(tokenizer.vocab_size, np.int64))
     shards, with_leftovers = [], []
     writer = ShardWriter(out, staging, 0, MAX_TOKENS, SIZE)
@@ -88,7 +90,7 @@ def write_prepared(folder: Path, records: dict[int, SourceRecord]) -> PreparedSe
         counts=Counts(read=len(records), accepted=len(records), rejected=0, duplicates=0, cut_texts=0, reasons={}),
         splits={name: train if name == "train" else empty for name in SPLITS},
         row_group_records=row_group_records(SIZE),
-        image=StoredImage(size=SIZE, encoding="raw"),
+        image=StoredImage(size=SIZE, encoding=encoding),
         text=StoredText(max_tokens=MAX_TOKENS, vocab_size=tokenizer.vocab_size),
         statistics=sums.statistics(),
     )
@@ -126,7 +128,17 @@ def write_unfilled(out: Path, source: str, image_size: int = 32, **knobs: Any) -
     return out
 
 
-def _staged(records: dict[int, SourceRecord]) -> pa.Table:
+def damage(prepared: PreparedSet, *groups: int) -> None:
+    """Overwrite some bytes of the pictures of row groups of the training split."""
+    for group in groups:
+        place = prepared.row_group("train", group)
+        start = pq.read_metadata(place.path).row_group(place.index).column(2).data_page_offset
+        with open(place.path, "r+b") as file:
+            file.seek(start + 100)
+            file.write(bytes(range(100)))
+
+
+def _staged(records: dict[int, SourceRecord], encoding: str) -> pa.Table:
     rows = []
     for row, (key_hash, record) in enumerate(records.items()):
         values = record.picture.reshape(-1, 3).astype(int)
@@ -137,7 +149,7 @@ def _staged(records: dict[int, SourceRecord]) -> pa.Table:
                 "slice": 0,
                 "row": row,
                 "source": "a",
-                "image": record.picture.tobytes(),
+                "image": encode_stored(record.picture, encoding),
                 "pixel_sums": [*values.sum(0), *(values**2).sum(0)],
                 "text": record.text,
                 "was_cut": False,

@@ -75,3 +75,11 @@ class FeedConfig(Section):
     """canonical lanes that row groups are dealt to; the most workers a run can have"""
     window_groups: int = Field(2, ge=1)
     """row groups of a lane whose rows are mixed together"""
+    on_damaged_shard: Literal["stop", "skip"] = "stop"
+    """what a row group does that is not what was prepared: stop the run, or skip its records and name them in
+    damaged.jsonl"""
+    cache_gib: float = Field(32.0, ge=0.0)
+    """GiB of a node's disk for shards of a set in S3, so that each is fetched once; 0: none. The default holds a
+    million records in any size that a model takes"""
+    cache_folder: str = AUTO
+    """folder that they are kept in; auto: the system's for temporary files"""

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mlim_ray.data import storage
 from mlim_ray.data.manifest import SPLITS, Manifest, Shard, Split, StoredFile, read_manifest
-from mlim_ray.data.parquet import SHARD_SCHEMA, open_parquet, reading
+from mlim_ray.data.parquet import SHARD_SCHEMA
+from mlim_ray.data.row_groups import DamagedShardError, RowGroup, read_row_group
+from mlim_ray.data.shard_cache import ShardCache
 from mlim_ray.data.tokenizer import TextTokenizer, load_tokenizer
 
 TOKENIZER_FOLDER = "tokenizer"
-MAX_OPEN_SHARDS = 16
-"""file handles a process keeps"""
 _VERIFYING_THREADS = 8
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,18 @@ class PreparedSet:
 
     path: str
     manifest: Manifest
+    cache: ShardCache | None = None
+    """where each node keeps the shards that it reads; None: they are read where they are"""
 
     @classmethod
     def open(cls, path: str) -> PreparedSet:
         """The set in the folder `path`. Raises ValueError that names it if there is none or it is damaged."""
         path = storage.absolute(path)
         return cls(path, read_manifest(path))
+
+    def cached(self, cache: ShardCache | None) -> PreparedSet:
+        """The same set, its shards kept on each node that reads them if it lies in S3."""
+        return replace(self, cache=cache) if storage.is_remote(self.path) else self
 
     def num_records(self, split: str) -> int:
         """Records of a split; 0 if it is empty."""
@@ -74,32 +82,48 @@ class PreparedSet:
         short = dict(self.short_groups(split))
         return tuple(short.get(group, self.manifest.row_group_records) for group in range(self.num_groups(split)))
 
-    def read_group(self, split: str, group: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """Row group `group` of a split; all columns if none are named.
-
-        Raises IndexError outside `row_groups(split)`, and ValueError that names the shard if it cannot be
-        read.
-        """
+    def row_group(self, split: str, group: int) -> RowGroup:
+        """Where row group `group` of a split lies. Raises IndexError outside `row_groups(split)`."""
         first_groups, shards = self._layout[split]
         if not 0 <= group < first_groups[-1]:
             raise IndexError(f"row group {group} of split {split}, which has {first_groups[-1]}")
         place = bisect_right(first_groups, group) - 1
-        path = storage.join(self.path, shards[place].path)
-        with reading(path):
-            file = _open_shard(path, shards[place].sha256)
-            return file.read_row_group(group - first_groups[place], columns=_listed(columns), use_threads=False)
+        return RowGroup(self.path, shards[place], group - first_groups[place], self.manifest.row_group_records)
 
-    def read(self, split: str, columns: Sequence[str] | None = None, limit: int | None = None) -> pa.Table:
-        """The first `limit` records of a split (all by default), in row-group order."""
+    def read_group(self, split: str, group: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Row group `group` of a split; all columns if none are named.
+
+        Raises:
+            IndexError: there is no such row group.
+            DamagedShardError: it is not what was prepared.
+            StorageError: it cannot be read for another reason.
+        """
+        return read_row_group(self.row_group(split, group), columns, self.cache)
+
+    def read(
+        self,
+        split: str,
+        columns: Sequence[str] | None = None,
+        limit: int | None = None,
+        *,
+        skips_damaged: bool = False,
+    ) -> pa.Table:
+        """The first `limit` records of a split (all by default), in row-group order.
+
+        Raises as `read_group` does; with `skips_damaged` a damaged row group is named in the log and left out.
+        """
         wanted = self.num_records(split) if limit is None else min(limit, self.num_records(split))
-        tables: list[pa.Table] = []
+        schema = SHARD_SCHEMA if columns is None else pa.schema([SHARD_SCHEMA.field(name) for name in columns])
+        tables: list[pa.Table] = [schema.empty_table()]
         for group in range(self.num_groups(split)):
             if sum(map(len, tables)) >= wanted:
                 break
-            tables.append(self.read_group(split, group, columns))
-        if not tables:
-            schema = SHARD_SCHEMA if columns is None else pa.schema([SHARD_SCHEMA.field(c) for c in columns])
-            return schema.empty_table()
+            try:
+                tables.append(self.read_group(split, group, columns))
+            except DamagedShardError as error:
+                if not skips_damaged:
+                    raise
+                logger.warning("left out: %s", error)
         return pa.concat_tables(tables).slice(0, wanted).combine_chunks()
 
     def tokenizer(self) -> TextTokenizer:
@@ -140,7 +164,7 @@ class PreparedSet:
 
     def __reduce__(self) -> tuple[object, ...]:
         # The layout is cheap to compute and large to carry.
-        return type(self), (self.path, self.manifest)
+        return type(self), (self.path, self.manifest, self.cache)
 
     @cached_property
     def _layout(self) -> dict[str, tuple[list[int], tuple[Shard, ...]]]:
@@ -159,13 +183,3 @@ class PreparedSet:
         if split not in SPLITS:
             raise ValueError(f"split {split!r}; expected one of {', '.join(SPLITS)}")
         return self.manifest.splits[split]
-
-
-def _listed(columns: Sequence[str] | None) -> list[str] | None:
-    return None if columns is None else list(columns)
-
-
-@lru_cache(maxsize=MAX_OPEN_SHARDS)
-def _open_shard(path: str, sha256: str) -> pq.ParquetFile:
-    # The hash is part of the cache's key: a set that was prepared anew has other content under the same path.
-    return open_parquet(path, memory_map=True)

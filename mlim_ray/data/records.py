@@ -26,6 +26,7 @@ class Records(NamedTuple):
     word_of_token_RT: NDArray[np.int16]
     """word that a piece belongs to; -1 at special tokens and padding"""
     num_tokens_R: NDArray[np.int16]
+    """0 only where a record could not be read: it is left out of every batch"""
 
     def take(self, index: NDArray[np.int64] | slice) -> "Records":
         """A selection of the records, copied unless `index` is a slice."""
@@ -55,11 +56,24 @@ def decode_into(out: Records, places: NDArray[np.int64], table: pa.Table, manife
     """Rows of a set's shard, with at least `COLUMNS`, to those places of `out`, which are as yet unfilled.
 
     Pictures are most of a set's bytes: decoded where they belong, they are never joined or put in order by copying.
+
+    Raises ValueError or OSError if the rows are not as they were prepared; the places then hold anything.
     """
     out.key_hash_R[places] = table["key_hash"].to_numpy()
     _decode_pixels(out.pixels_RHW3, places, table["image"].combine_chunks(), manifest)
-    out.num_tokens_R[places] = _fill_rows(out.token_ids_RT, places, table["token_ids"])
-    _fill_rows(out.word_of_token_RT, places, table["word_of_token"])
+    num_tokens = _fill_rows(out.token_ids_RT, places, table["token_ids"])
+    num_words = _fill_rows(out.word_of_token_RT, places, table["word_of_token"])
+    # Lists cut short by a damaged header of their page are lists all the same.
+    if (num_tokens != num_words).any():
+        raise ValueError("token_ids and word_of_token have different lengths")
+    out.num_tokens_R[places] = num_tokens
+
+
+def blank_out(out: Records, places: NDArray[np.int64]) -> None:
+    """Mark records that could not be read: no picture, no text, no key."""
+    for array in (out.key_hash_R, out.pixels_RHW3, out.token_ids_RT, out.num_tokens_R):
+        array[places] = 0
+    out.word_of_token_RT[places] = -1
 
 
 def join_records(parts: list[Records]) -> Records:

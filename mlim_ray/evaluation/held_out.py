@@ -33,15 +33,22 @@ def load_probe_set(prepared: PreparedSet, config: ProbeConfig, num_cells: int) -
     return _probe_set(prepared, _held_out_table(prepared, config, COLUMNS), config, num_cells)
 
 
-def load_held_out(prepared: PreparedSet, config: ProbeConfig, num_cells: int) -> HeldOut:
+def load_held_out(
+    prepared: PreparedSet, config: ProbeConfig, num_cells: int, *, skips_damaged: bool = False
+) -> HeldOut:
     """Records, titles and labels for all probes.
 
+    With `skips_damaged` the linear probe trains without the damaged row groups of the training split. Held-out records
+    are never left out: scores over others do not compare.
+
     Raises:
-        ValueError: the held-out split has fewer than two records.
+        ValueError: the held-out split has fewer than two records, or damaged ones.
     """
     table = _held_out_table(prepared, config, (*COLUMNS, "text", "label"))
     probe = _probe_set(prepared, table, config, num_cells)
-    train_table = prepared.read(TRAIN_SPLIT, (*COLUMNS, "label"), limit=config.linear_train_records)
+    train_table = prepared.read(
+        TRAIN_SPLIT, (*COLUMNS, "label"), limit=config.linear_train_records, skips_damaged=skips_damaged
+    )
     labelled_train = _labelled(train_table, decode_records(train_table, prepared.manifest))
     labelled_held_out = _labelled(table, probe.records)
     has_labels = labelled_train is not None and labelled_held_out is not None

@@ -5,7 +5,7 @@ worker and keeps their order; which records a step holds is decided by its numbe
 be cut and resumed anywhere. There is no epoch boundary to stall at.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.records import Records, join_records
+from mlim_ray.data.row_groups import DamagedShardError
+from mlim_ray.data.storage import StorageError
 from mlim_ray.pipelines.cluster import quiet
 from mlim_ray.training.batch import Batch
-from mlim_ray.training.stream import TRAIN_SPLIT, ShardReader, read_groups
+from mlim_ray.training.stream import TRAIN_SPLIT, OnLeftOut, ShardReader, ignore, present, read_groups
 
 # A task costs Ray Data tens of milliseconds whatever it does: as much work for each as its memory allows.
 _TASK_BYTES = 64 << 20
@@ -26,24 +28,34 @@ _PREFETCHED_TASKS = 2
 # Ray Data registers all tasks of a pipeline, about a millisecond each, before the first one starts.
 _TASKS_PER_PIPELINE = 500
 _RESIDENT_GROUPS_PER_TASK = 32
+_FAILED = "failed"
+_FAILURES = (DamagedShardError, StorageError)
 
 Columns = dict[str, NDArray[Any]]
 
 
-def stream_batches(reader: ShardReader, start_step: int, stop_step: int) -> Iterator[Batch]:
-    """This worker's part of the batches of steps [start_step, stop_step), decoded and masked in Ray Data tasks."""
-    return _cut_at_steps(_arrivals(reader, start_step, stop_step), reader, start_step, stop_step)
+def stream_batches(
+    reader: ShardReader, start_step: int, stop_step: int, on_left_out: OnLeftOut = ignore
+) -> Iterator[Batch]:
+    """This worker's part of the batches of steps [start_step, stop_step), decoded and masked in Ray Data tasks.
+
+    Raises what `ShardReader.read_chunks` raises, with its own message.
+    """
+    return _cut_at_steps(_arrivals(reader, start_step, stop_step), reader, start_step, stop_step, on_left_out)
 
 
-def put_resident(prepared: PreparedSet) -> "ray.ObjectRef[Records]":
-    """Decode the training split once with Ray Data and put it into the object store, where every trial reads it."""
+def put_resident(prepared: PreparedSet, *, skips_damaged: bool = False) -> "ray.ObjectRef[Records]":
+    """Decode the training split once with Ray Data and put it into the object store, where every trial reads it.
+
+    Raises what `read_groups` raises, with its own message.
+    """
     num_groups = prepared.num_groups(TRAIN_SPLIT)
     num_tasks = -(-num_groups // _RESIDENT_GROUPS_PER_TASK)
     _keep_order()
     groups = ray.data.range(num_tasks, override_num_blocks=num_tasks).map_batches(
-        _ReadGroups(prepared, num_groups), batch_size=1, num_cpus=1
+        _ReadGroups(prepared, num_groups, skips_damaged), batch_size=1, num_cpus=1
     )
-    parts = groups.iter_batches(batch_size=None, batch_format="numpy")
+    parts = _unless_failed(groups.iter_batches(batch_size=None, batch_format="numpy"))
     return ray.put(join_records([Records(*(part[name] for name in Records._fields)) for part in parts]))
 
 
@@ -61,7 +73,9 @@ def _arrivals(reader: ShardReader, start_step: int, stop_step: int) -> Iterator[
         read = ray.data.from_items(part, override_num_blocks=len(part)).map_batches(
             _ReadChunks(reader, start_step, stop_step), batch_size=1, num_cpus=1
         )
-        yield from read.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=_PREFETCHED_TASKS)
+        yield from _unless_failed(
+            read.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=_PREFETCHED_TASKS)
+        )
 
 
 def _divide(reader: ShardReader, start: int, stop: int) -> list[range]:
@@ -85,7 +99,10 @@ class _ReadChunks:
 
     def __call__(self, block: Columns) -> Columns:
         chunks = range(int(block["start"][0]), int(block["stop"][0]))
-        batch, step_of_row = self.reader.read_chunks(chunks, self.start_step, self.stop_step)
+        try:
+            batch, step_of_row = self.reader.read_chunks(chunks, self.start_step, self.stop_step)
+        except _FAILURES as error:
+            return _failure(error)
         return {**batch._asdict(), "step": step_of_row}
 
 
@@ -95,24 +112,45 @@ class _ReadGroups:
 
     prepared: PreparedSet
     num_groups: int
+    skips_damaged: bool
 
     def __call__(self, block: Columns) -> Columns:
         first = int(block["id"][0]) * _RESIDENT_GROUPS_PER_TASK
         groups = range(first, min(first + _RESIDENT_GROUPS_PER_TASK, self.num_groups))
-        return read_groups(self.prepared, groups)._asdict()
+        try:
+            return read_groups(self.prepared, groups, skips_damaged=self.skips_damaged)._asdict()
+        except _FAILURES as error:
+            return _failure(error)
 
 
-def _cut_at_steps(arrived: Iterator[Columns], reader: ShardReader, start_step: int, stop_step: int) -> Iterator[Batch]:
+def _failure(error: ValueError) -> Columns:
+    """What a task gives instead of records: Ray would wrap the error in its own traceback."""
+    return {_FAILED: np.array([isinstance(error, DamagedShardError)]), "message": np.array([str(error)])}
+
+
+def _unless_failed(arrived: Iterable[Columns]) -> Iterator[Columns]:
+    """What tasks give, up to the first that failed, whose error is raised."""
+    for columns in arrived:
+        if _FAILED in columns:
+            is_damaged, message = columns[_FAILED][0], str(columns["message"][0])
+            raise DamagedShardError(message) if is_damaged else StorageError(message)
+        yield columns
+
+
+def _cut_at_steps(
+    arrived: Iterator[Columns], reader: ShardReader, start_step: int, stop_step: int, on_left_out: OnLeftOut
+) -> Iterator[Batch]:
     """Batches of single steps from pieces of any length, in step order.
 
     How many rows a step has is known from the order, so a piece that Ray Data split, or a step without rows for this
-    worker, is told from a lost one.
+    worker, is told from a lost one. Rows that a task could not read arrive too, and are left out here.
     """
     waiting: Columns | None = None
     place = 0
     empty: Batch | None = None
     for step in range(start_step, stop_step):
-        num_rows = len(reader.order.rows_at(step, reader.lanes).group)
+        groups = reader.order.rows_at(step, reader.lanes).group
+        num_rows = len(groups)
         parts = []
         while num_rows > 0:
             if waiting is None or place == len(waiting["step"]):
@@ -127,7 +165,7 @@ def _cut_at_steps(arrived: Iterator[Columns], reader: ShardReader, start_step: i
         if parts:
             batch = parts[0] if len(parts) == 1 else Batch(*map(np.concatenate, zip(*parts, strict=True)))
             empty = batch.take(slice(0, 0))
-            yield batch
+            yield present(batch, step, groups, on_left_out)
         else:
             yield empty if empty is not None else reader.read_chunks(range(0), step, step)[0]
 

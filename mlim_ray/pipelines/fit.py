@@ -38,7 +38,8 @@ def fit(folder: RunFolder, setting: Setting[PretrainConfig], plan: WorkerPlan, c
         Stopped, KeyboardInterrupt: a person or the machine asked to stop; a checkpoint was written.
     """
     wait_for_resources(plan)
-    resident = None if setting.streams else put_resident(setting.prepared)
+    skips_damaged = setting.config.feed.on_damaged_shard == "skip"
+    resident = None if setting.streams else put_resident(setting.prepared, skips_damaged=skips_damaged)
     flag = StopFlag()
     job = WorkerJob(setting.config, setting.prepared, folder.path, plan.threads_per_worker, resident, flag.handle)
     # Read by the controller, which finds a worker that hangs; a collective with it ends as soon.

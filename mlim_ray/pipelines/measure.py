@@ -40,7 +40,9 @@ class Measured:
 def make_yardstick(config: PretrainConfig, prepared: PreparedSet, num_threads: int) -> Yardstick:
     """Held-out records, limits, and what needs no pre-training."""
     torch.set_num_threads(num_threads)
-    held_out = load_held_out(prepared, config.probe, model_config(config, prepared).num_cells)
+    skips_damaged = config.feed.on_damaged_shard == "skip"
+    num_cells = model_config(config, prepared).num_cells
+    held_out = load_held_out(prepared, config.probe, num_cells, skips_damaged=skips_damaged)
     reference = None
     if held_out.labelled_train is not None and held_out.labelled_held_out is not None:
         untrained = build_model(config, prepared)

@@ -22,6 +22,7 @@ from mlim_ray.reporting.progress import Stage, say, table
 from mlim_ray.reporting.run_page import render_run_page
 from mlim_ray.training.checkpoint_policy import CheckpointPolicy
 from mlim_ray.training.init_from import has_begun, start_run
+from mlim_ray.training.left_out import describe_left_out
 from mlim_ray.training.metrics import read_metrics
 from mlim_ray.training.run_folder import RunFolder, claim_folder
 
@@ -120,6 +121,9 @@ def _tell(folder: RunFolder, evaluation: Evaluation) -> None:
     if evaluation["linear_probe"] is not None:
         say("linear probe: accuracy of the label on frozen features, and of what needs no pre-training")
         table(_linear_rows(evaluation["linear_probe"]))
+    left_out = describe_left_out(folder.path)
+    if left_out is not None:
+        say(left_out)
     say(f"page: {folder.file('report.html')}")
     say(f"model: {folder.file('model')}")
     say(f"next: python experiments/tune_mam.py --data {folder.read_json('environment.json')['data']}")

@@ -14,6 +14,7 @@ from mlim_ray.data import storage
 from mlim_ray.data.manifest import MANIFEST_FILE, manifest_sha256
 from mlim_ray.data.origin import Origin
 from mlim_ray.data.prepared import PreparedSet
+from mlim_ray.data.shard_cache import ShardCache
 from mlim_ray.data.sources import open_with_files, resolve_prepare_config
 from mlim_ray.pipelines.cluster import Cluster
 from mlim_ray.pipelines.feed import resident_bytes
@@ -35,6 +36,9 @@ Feed = Literal["stream", "resident"]
 
 _PREPARED_FOLDER = "prepared"
 _STORE_SHARE_FOR_RECORDS = 0.5
+# Where records are fed from changes nothing that is learned; and a run that a damaged shard stopped may go on without
+# it, which its damaged.jsonl tells.
+_MAY_CHANGE = {("feed", knob) for knob in ("kind", "on_damaged_shard", "cache_gib", "cache_folder")}
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ def open_setting(
     streams = streams_records(config, needed, cluster, auto_feed)
     feed = config.feed.model_copy(update={"kind": "stream" if streams else "resident"})
     config = config.model_copy(update={"feed": feed})
+    prepared = prepared.cached(ShardCache.of(config.feed))
     return Setting(config, prepared, stream_order(prepared, config.train, config.feed), streams)
 
 
@@ -194,8 +199,7 @@ def check_unchanged(folder: RunFolder, config: PretrainConfig) -> None:
     for section, knobs in config.model_dump(mode="json").items():
         for knob, value in knobs.items():
             before = stored.get(section, {}).get(knob)
-            # Where records are fed from changes nothing that is learned.
-            if (section, knob) != ("feed", "kind") and before != value:
+            if (section, knob) not in _MAY_CHANGE and before != value:
                 flag = f"--{section}.{knob}".replace("_", "-")
                 raise ValueError(
                     f"{flag}: the run in {folder.path} was started with {before} and is asked to resume with {value}; "

@@ -18,6 +18,7 @@ from mlim_ray.training.checkpoint_policy import CheckpointPolicy
 from mlim_ray.training.checkpoint_writer import CheckpointWriter
 from mlim_ray.training.distributed import rank, wait_for_all
 from mlim_ray.training.init_from import lost_start
+from mlim_ray.training.left_out import LeftOutLog
 from mlim_ray.training.metrics import MetricsWriter
 from mlim_ray.training.run_folder import RunFolder
 from mlim_ray.training.stream import ShardReader, resident_batches
@@ -65,8 +66,10 @@ def train_worker(settings: dict[str, Any]) -> None:
     if rank() == 0:
         checkpoints.clean()
     writer = CheckpointWriter(checkpoints)
+    left_out = LeftOutLog(job.run, job.prepared, trainer.step)
 
     def save() -> None:
+        left_out.save(trainer.step)
         state = trainer.state()
         if metrics is not None:
             metrics.flush()
@@ -76,11 +79,11 @@ def train_worker(settings: dict[str, Any]) -> None:
     if trainer.step == train.num_steps:
         return
     if job.resident is None:
-        reader = ShardReader(job.prepared, order, masking, lanes)
-        batches = stream_batches(reader, trainer.step, train.num_steps)
+        reader = ShardReader(job.prepared, order, masking, lanes, job.config.feed.on_damaged_shard == "skip")
+        batches = stream_batches(reader, trainer.step, train.num_steps, left_out.add)
     else:
         records = ray.get(job.resident)
-        batches = resident_batches(records, order, masking, lanes, trainer.step, train.num_steps)
+        batches = resident_batches(records, order, masking, lanes, trainer.step, train.num_steps, left_out.add)
     control = TrainControl(job.stop_flag, train.report_every_s)
     with writer:
         trainer.run(batches, train.num_steps, report=_write(metrics), save=save, control=control)

@@ -53,6 +53,7 @@ class Trainer:
         self.meter = LossMeter(mode_names(config.masking), self.device)
         self.guard = NonFiniteGuard(run, config.train.on_non_finite)
         self.clock = Clock()
+        self.num_left_out = 0
         self._last_line: dict[str, Any] | None = None
         self.fingerprint = Fingerprint(self.device)
         self._forward: nn.Module = model
@@ -90,6 +91,9 @@ class Trainer:
             if batch is None:
                 raise RuntimeError(f"the feed ended before step {self.step} of {stop_step}")
             counts = self._count(batch, control)
+            self.num_left_out += (
+                self.order.samples_at(self.step + 1) - self.order.samples_at(self.step) - int(counts[4])
+            )
             gradient_norm = self._update(batch, counts)
             self.fingerprint.add(self.step, batch)
             self.step += 1
@@ -118,6 +122,7 @@ class Trainer:
             "meter": self.meter.table,
             "num_skipped": self.guard.num_skipped,
             "fingerprint": self.fingerprint.state(),
+            "num_left_out": self.num_left_out,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -129,13 +134,14 @@ class Trainer:
         if rank() != 0:
             self.meter.table.zero_()
         self.guard.num_skipped = state["num_skipped"]
+        self.num_left_out = state["num_left_out"]
 
     def _count(self, batch: Batch, control: Control) -> Tensor:
-        """The global batch's MLM and RECON targets, and the workers that wish to stop or to meet: [4], on the CPU."""
+        """MLM and RECON targets of the global batch, workers that wish to stop or to meet, records: [5], on the CPU."""
         targets = count_targets(batch, self.config.recon.target)
         wishes = (control.wants_stop(), control.wants_meeting())
         # Whole numbers beyond 2^24 have no place in single precision.
-        counts = torch.tensor([*targets, *wishes], dtype=torch.float64, device=self.device)
+        counts = torch.tensor([*targets, *wishes, len(batch.key_hash_B)], dtype=torch.float64, device=self.device)
         with self.clock.spending("communication") if num_workers() > 1 else contextlib.nullcontext():
             return sum_over_workers(counts).cpu()
 
@@ -211,5 +217,6 @@ class Trainer:
             "learning_rate": learning_rate_at(self.step - 1, self.config.train),
             "gradient_norm": gradient_norm,
             "num_skipped_steps": self.guard.num_skipped,
+            "num_left_out": self.num_left_out,
             **self.clock.read_and_reset(samples),
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -9,15 +11,17 @@ import pytest
 import ray
 
 from mlim_ray.config import FeedConfig, MamConfig, TrainConfig
-from mlim_ray.data import prepared as prepared_module
+from mlim_ray.data import row_groups
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.records import Records
+from mlim_ray.data.row_groups import DamagedShardError
+from mlim_ray.data.storage import StorageError
 from mlim_ray.pipelines import feed as feed_module
 from mlim_ray.pipelines.feed import put_resident, resident_bytes, stream_batches
 from mlim_ray.training import stream as stream_module
 from mlim_ray.training.batch import Batch, Masking
 from mlim_ray.training.stream import ShardReader, read_groups, resident_batches, stream_order
-from tests.prepared_sets import MAX_TOKENS, SIZE, source_records, write_prepared
+from tests.prepared_sets import MAX_TOKENS, SIZE, damage, source_records, write_prepared
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
 
@@ -39,7 +43,10 @@ def reader_of(prepared: PreparedSet, rank: int, num_workers: int, *, batch_size:
 def expected_batches(reader: ShardReader, start: int, stop: int) -> list[Batch]:
     """The same steps without Ray, each read by itself."""
     chunks = [reader.chunk_of(step) for step in range(start, stop)]
-    return [reader.read_chunks(range(c, c + 1), s, s + 1)[0] for c, s in zip(chunks, range(start, stop), strict=True)]
+    batches = [
+        reader.read_chunks(range(c, c + 1), s, s + 1)[0] for c, s in zip(chunks, range(start, stop), strict=True)
+    ]
+    return [batch.take(np.flatnonzero(batch.num_tokens_B > 0)) for batch in batches]
 
 
 def check_equal(one: list[Batch] | list[Records], other: list[Batch] | list[Records]) -> None:
@@ -62,7 +69,7 @@ def test_ray_data_tasks_decode_and_mask_each_workers_steps(
     assert reader.chunk_of(stop) - reader.chunk_of(start) > 6
     tasks = feed_module._divide(reader, reader.chunk_of(start), reader.chunk_of(stop - 1) + 1)
     assert len(tasks) > 4 and {len(chunks) for chunks in tasks} >= {1, 2}
-    prepared_module._open_shard.cache_clear()
+    row_groups.open_shard.cache_clear()
     with monkeypatch.context() as patch:
         # Tasks import their own copy: only what this process would do itself fails.
         patch.setattr(stream_module, "decode_into", forbid)
@@ -70,7 +77,7 @@ def test_ray_data_tasks_decode_and_mask_each_workers_steps(
         # Three pipelines, one after the other, of tasks of one and of two chunks.
         patch.setattr(feed_module, "_TASKS_PER_PIPELINE", 2)
         streamed = list(stream_batches(reader, start, stop))
-    assert prepared_module._open_shard.cache_info().misses == 0
+    assert row_groups.open_shard.cache_info().misses == 0
     check_equal(streamed, expected_batches(reader, start, stop))
 
 
@@ -101,3 +108,49 @@ def test_a_worker_without_rows_in_a_step_gets_an_empty_batch(tmp_path_factory: p
     assert (sizes == 0).any(1).all()
     joined = [Batch(*map(np.concatenate, zip(*parts, strict=True))) for parts in zip(*by_rank, strict=True)]
     check_equal(joined, expected_batches(reader_of(tiny, 0, 1, batch_size=2, num_lanes=4), 0, 6))
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> PreparedSet:
+    """A set of 35 row groups, two of them damaged."""
+    prepared = write_prepared(tmp_path_factory.mktemp("damaged"), source_records(2_200))
+    damage(prepared, 4, 20)
+    return prepared
+
+
+def test_damaged_row_groups_are_left_out_and_told_by_step(damaged: PreparedSet) -> None:
+    told: list[tuple[int, int]] = []
+    for rank in range(2):
+        reader = replace(reader_of(damaged, rank, 2, batch_size=50, num_lanes=6), skips_damaged=True)
+        num_steps = reader.order.epoch_steps
+
+        def on_left_out(step: int, groups: np.ndarray) -> None:
+            told.extend((step, group) for group in groups.tolist())
+
+        check_equal(list(stream_batches(reader, 0, num_steps, on_left_out)), expected_batches(reader, 0, num_steps))
+    order = reader.order
+    rows = [(step, group) for step in range(order.epoch_steps) for group in order.rows_at(step).group.tolist()]
+    assert sorted(told) == sorted((step, group) for step, group in rows if group in (4, 20))
+    records = ray.get(put_resident(damaged, skips_damaged=True))
+    assert (records.num_tokens_R == 0).sum() == 2 * 64
+
+
+def test_the_first_damaged_row_group_ends_the_stream_in_its_own_words(damaged: PreparedSet) -> None:
+    reader = reader_of(damaged, 0, 1, batch_size=50, num_lanes=6)
+    with pytest.raises(DamagedShardError, match=r"^\S+/shards/train-\S+.parquet, row group \d+: .*checksum") as caught:
+        list(stream_batches(reader, 0, reader.order.epoch_steps))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(DamagedShardError, match=r"^\S+/shards/train-\S+.parquet, row group 4: "):
+        put_resident(damaged)
+
+
+def test_a_shard_that_cannot_be_read_is_told_in_words_and_never_left_out(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    prepared = write_prepared(tmp_path_factory.mktemp("unreadable"), source_records(300))
+    path = Path(prepared.row_group("train", 0).path)
+    path.unlink()
+    path.mkdir()
+    reader = replace(reader_of(prepared, 0, 1, batch_size=50, num_lanes=6), skips_damaged=True)
+    with pytest.raises(StorageError, match=f"^cannot read {path}: Is a directory$"):
+        list(stream_batches(reader, 0, reader.order.epoch_steps))

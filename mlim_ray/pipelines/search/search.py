@@ -128,7 +128,8 @@ def _run(
 
 def _fit(folder: RunFolder, setting: Setting[SearchRunConfig], plan: WorkerPlan, study: SearchStudy) -> None:
     search_config = setting.config.search
-    resident = None if setting.streams else put_resident(setting.prepared)
+    skips_damaged = setting.config.feed.on_damaged_shard == "skip"
+    resident = None if setting.streams else put_resident(setting.prepared, skips_damaged=skips_damaged)
     job = TrialJob(setting.config, setting.prepared, folder.path, plan.threads_per_worker, resident)
     resources = {"cpu": plan.cpus_per_worker, "gpu": plan.gpus_per_worker}
     tuner = tune.Tuner(

@@ -20,6 +20,7 @@ from mlim_ray.training.batch import Batch
 from mlim_ray.training.build import build_trainer, run_masking
 from mlim_ray.training.checkpoint_policy import CheckpointPolicy
 from mlim_ray.training.init_from import load_start_of_trials
+from mlim_ray.training.left_out import LeftOutLog
 from mlim_ray.training.metrics import MetricsWriter
 from mlim_ray.training.run_folder import RunFolder
 from mlim_ray.training.stream import ShardReader, resident_batches
@@ -81,6 +82,7 @@ class PretrainTrial(tune.Trainable):
         samples = trainer.order.samples_at(stop_step)
         score_now = self._score()
         self._history.append((samples, score_now))
+        self._left_out.save(trainer.step)
         self._metrics.flush()
         self._folder.checkpoints(_POLICY).save(
             trainer.step, trainer.model.state_dict(), {**trainer.state(), _HISTORY: self._history}
@@ -112,6 +114,7 @@ class PretrainTrial(tune.Trainable):
         # The journal's last score is handed in again too: its verdict may not have been carried out.
         self._replay = [entry for entry in self._history if entry[0] >= config[REPORTED]]
         self._metrics = MetricsWriter(self._folder.path, self._trainer.step)
+        self._left_out = LeftOutLog(self._folder.path, job.prepared, self._trainer.step)
         self._batches = self._feed()
 
     def _feed(self) -> Iterator[Batch]:
@@ -122,9 +125,12 @@ class PretrainTrial(tune.Trainable):
         if trainer.step >= num_steps:
             return iter(())
         if self._records is not None:
-            return resident_batches(self._records, trainer.order, masking, lanes, trainer.step, num_steps)
-        reader = ShardReader(job.prepared, trainer.order, masking, lanes)
-        return stream_batches(reader, trainer.step, num_steps)
+            return resident_batches(
+                self._records, trainer.order, masking, lanes, trainer.step, num_steps, self._left_out.add
+            )
+        skips_damaged = self._config.feed.on_damaged_shard == "skip"
+        reader = ShardReader(job.prepared, trainer.order, masking, lanes, skips_damaged)
+        return stream_batches(reader, trainer.step, num_steps, self._left_out.add)
 
     def _score(self) -> float:
         if self._probe is None:
