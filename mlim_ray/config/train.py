@@ -31,6 +31,15 @@ class TrainConfig(Section):
     """gradients are clipped to this norm"""
     precision: Literal["auto", "float32", "bfloat16"] = AUTO
     """autocast of the forward pass; auto: bfloat16 on a GPU that has it, else float32"""
+    activation_checkpointing: bool = False
+    """keep only what enters each encoder layer and compute the rest again on the way back: a third more time for far
+    less memory, the same gradients"""
+    compile: bool = False
+    """run what torch.compile makes of the model's parts; worth its minutes at the start on a GPU, hardly on a CPU; where
+    it does not work, the run goes on without it and says why"""
+    peak_flops: Annotated[float, Field(gt=0.0)] | Literal["measured"] = "measured"
+    """floating point operations a second of one worker's device that utilisation is measured against; measured: by a
+    large matrix product in the precision of the run, when a worker starts"""
     on_non_finite: Literal["stop", "skip"] = "stop"
     """what a step without a finite gradient does: stop the run, or leave the step out and go on; its batch is kept in
     the run folder either way"""

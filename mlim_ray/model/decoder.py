@@ -5,6 +5,8 @@ Legend: B records, N cells, D width.
 
 from torch import Tensor, nn
 
+from mlim_ray.model.blocks import Grid, SplitBlocks
+
 
 class ImageDecoder(nn.Module):
     """Cell states [B, N, D] -> picture [B, 3, H, W] in [0, 1].
@@ -13,16 +15,14 @@ class ImageDecoder(nn.Module):
     gives 10 "layers" and about 2.8 M parameters).
     """
 
-    def __init__(self, width: int, channels: tuple[int, ...], grid_side: int) -> None:
+    def __init__(self, width: int, channels: tuple[int, ...], grid: Grid) -> None:
         super().__init__()
-        self.grid_side = grid_side
+        self.grid = grid
         layers: list[nn.Module] = []
         for num_in, num_out in zip((width, *channels), (*channels, 3), strict=True):
-            layers += [nn.ConvTranspose2d(num_in, num_out, kernel_size=2, stride=2), nn.GELU()]
+            layers += [SplitBlocks(num_in, num_out), nn.GELU()]
         self.layers = nn.Sequential(*layers[:-1], nn.Sigmoid())
 
     def forward(self, cell_states_BND: Tensor) -> Tensor:
         """Paint the picture from the states of its cells."""
-        grid_BDNN = cell_states_BND.transpose(1, 2).unflatten(2, (self.grid_side, self.grid_side))
-        out: Tensor = self.layers(grid_BDNN)
-        return out
+        return self.grid.picture_of(self.layers(cell_states_BND[:, :, None]))

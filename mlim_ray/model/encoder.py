@@ -1,40 +1,15 @@
-"""BERT's encoder on one sequence of cells and words.
+"""BERT's encoder on cells and words.
 
-Legend: B records, S sequence positions, P present positions of the whole batch, D width, H heads, K width of a head.
-
-Titles differ in length, and a padded position costs as much as a real one. So everything but attention works on the
-present positions alone, [P, D]; only attention sees the padded [B, S] layout.
+Legend: B records, S positions of a record, P rows, one for each present position of the whole batch,
+R the first of them, D width, H heads, K width of a head.
 """
 
-from typing import NamedTuple
-
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-
-class Layout(NamedTuple):
-    """Where the present positions lie in the padded layout."""
-
-    num_records: int
-    place_P: Tensor
-    """index of each present position in the flattened [B * S]"""
-    attend_B11S: Tensor
-    """True at present positions"""
-
-    @staticmethod
-    def of(present_BS: Tensor) -> "Layout":
-        """The layout of a batch; `present_BS` is False at padding."""
-        return Layout(len(present_BS), present_BS.flatten().nonzero()[:, 0], present_BS[:, None, None, :])
-
-    def pack(self, x_BSD: Tensor) -> Tensor:
-        """The present positions [P, D]."""
-        return x_BSD.flatten(0, 1).index_select(0, self.place_P)
-
-    def unpack(self, x_PD: Tensor) -> Tensor:
-        """The padded layout [B, S, D], zeros at padding."""
-        num_positions = self.num_records * self.attend_B11S.shape[-1]
-        padded = x_PD.new_zeros(num_positions, x_PD.shape[1]).index_copy(0, self.place_P, x_PD)
-        return padded.unflatten(0, (self.num_records, -1))
+from mlim_ray.model.layout import Layout
 
 
 class SelfAttention(nn.Module):
@@ -47,11 +22,12 @@ class SelfAttention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, x_PD: Tensor, layout: Layout) -> Tensor:
-        """Attend from every present position to those of its record."""
+    def forward(self, x_PD: Tensor, layout: Layout, num_rows: int) -> Tensor:
+        """Attend to the present positions of a record, from those of the first rows [R, D]."""
         qkv_BSD = layout.unpack(self.query_key_value(x_PD))
-        qkv_3BHSK = qkv_BSD.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        query_BHSK, key_BHSK, value_BHSK = qkv_3BHSK.unbind()
+        query_BHSK, key_BHSK, value_BHSK = (
+            part_BSD.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part_BSD in qkv_BSD.chunk(3, dim=-1)
+        )
         mixed_BHSK = F.scaled_dot_product_attention(
             query_BHSK,
             key_BHSK,
@@ -59,7 +35,7 @@ class SelfAttention(nn.Module):
             attn_mask=layout.attend_B11S,
             dropout_p=self.dropout_ratio if self.training else 0.0,
         )
-        out: Tensor = self.output(layout.pack(mixed_BHSK.transpose(1, 2).flatten(2)))
+        out: Tensor = self.output(layout.pack(mixed_BHSK.transpose(1, 2).flatten(2), num_rows))
         return out
 
 
@@ -75,18 +51,22 @@ class EncoderLayer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(width, eps)
         self.dropout = nn.Dropout(dropout_ratio)
 
-    def forward(self, x_PD: Tensor, layout: Layout) -> Tensor:
-        """One layer."""
+    def forward(self, x_PD: Tensor, layout: Layout, num_rows: int) -> Tensor:
+        """One layer, of the first rows only [R, D]."""
+        x_RD = x_PD[:num_rows]
         if self.pre_norm:
-            x_PD = x_PD + self.dropout(self.attention(self.attention_norm(x_PD), layout))
-            return x_PD + self.dropout(self.feed_forward(self.feed_forward_norm(x_PD)))
-        x_PD = self.attention_norm(x_PD + self.dropout(self.attention(x_PD, layout)))
-        out: Tensor = self.feed_forward_norm(x_PD + self.dropout(self.feed_forward(x_PD)))
+            x_RD = x_RD + self.dropout(self.attention(self.attention_norm(x_PD), layout, num_rows))
+            return x_RD + self.dropout(self.feed_forward(self.feed_forward_norm(x_RD)))
+        x_RD = self.attention_norm(x_RD + self.dropout(self.attention(x_PD, layout, num_rows)))
+        out: Tensor = self.feed_forward_norm(x_RD + self.dropout(self.feed_forward(x_RD)))
         return out
 
 
 class Encoder(nn.Module):
-    """A stack of layers; with pre-norm a last norm closes it."""
+    """A stack of layers; with pre-norm a last norm closes it.
+
+    With `activation_checkpointing`, only what enters a layer is kept for the backward pass, which computes the rest anew.
+    """
 
     def __init__(
         self, width: int, num_layers: int, num_heads: int, *, pre_norm: bool, dropout_ratio: float, eps: float
@@ -97,11 +77,18 @@ class Encoder(nn.Module):
             for _ in range(num_layers)
         )
         self.final_norm = nn.LayerNorm(width, eps) if pre_norm else nn.Identity()
+        self.activation_checkpointing = False
 
-    def forward(self, x_BSD: Tensor, present_BS: Tensor) -> Tensor:
-        """States of every position, zeros at padding; `present_BS` is False there."""
-        layout = Layout.of(present_BS)
-        x_PD = layout.pack(x_BSD)
-        for layer in self.layers:
-            x_PD = layer(x_PD, layout)
-        return layout.unpack(self.final_norm(x_PD))
+    def forward(self, x_PD: Tensor, layout: Layout, num_rows: int) -> Tensor:
+        """States of the first rows [R, D]; the last layer computes no other."""
+        for layer in self.layers[:-1]:
+            x_PD = self._run(layer, x_PD, layout, len(x_PD))
+        out: Tensor = self.final_norm(self._run(self.layers[-1], x_PD, layout, num_rows))
+        return out
+
+    def _run(self, layer: nn.Module, x_PD: Tensor, layout: Layout, num_rows: int) -> Tensor:
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            out: Tensor = checkpoint(layer, x_PD, layout, num_rows, use_reentrant=False)
+        else:
+            out = layer(x_PD, layout, num_rows)
+        return out

@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from mlim_ray.model.blocks import Grid
 from mlim_ray.model.configuration import MlimConfig
 from mlim_ray.model.decoder import ImageDecoder
 from mlim_ray.model.embedder import ImageEmbedder
 from mlim_ray.model.encoder import Encoder
+from mlim_ray.model.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class MlimModel(PreTrainedModel):
     def __init__(self, config: MlimConfig) -> None:
         super().__init__(config)
         width, eps = config.hidden_size, config.layer_norm_eps
-        self.image_embedder = ImageEmbedder(config.embedder_channels)
+        grid = Grid(config.image_size // config.cell_size, config.cell_size)
+        self.image_embedder = ImageEmbedder(config.embedder_channels, grid)
         self.word_embeddings = nn.Embedding(config.vocab_size, width)
         self.cell_positions = nn.Parameter(torch.zeros(config.num_cells, width))
         self.token_positions = nn.Parameter(torch.zeros(config.max_tokens, width))
@@ -69,7 +72,7 @@ class MlimModel(PreTrainedModel):
             eps=eps,
         )
         self.mlm_head = MlmHead(width, config.vocab_size, eps)
-        self.image_decoder = ImageDecoder(width, config.decoder_channels, config.image_size // config.cell_size)
+        self.image_decoder = ImageDecoder(width, config.decoder_channels, grid)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -94,10 +97,17 @@ class MlimModel(PreTrainedModel):
         token_present_BT: Tensor,
         cell_hidden_BN: Tensor,
         token_hidden_BT: Tensor,
+        layout: Layout | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Logits [M, V] of the hidden pieces, in row-major order, and the reconstruction [B, 3, H, W]."""
-        states = self.encode(pixels_B3HW, token_ids_BT, token_present_BT, cell_hidden_BN, token_hidden_BT)
-        return self.mlm_logits(states.tokens_BTD[token_hidden_BT]), self.reconstruct(states.cells_BND)
+        """Logits [M, V] of the hidden pieces, in row-major order, and the reconstruction [B, 3, H, W].
+
+        The arguments are those of `encode`.
+        """
+        if layout is None:
+            layout = Layout.of(token_present_BT, cell_hidden_BN, token_hidden_BT)
+        x_RD = self._encode(pixels_B3HW, token_ids_BT, token_hidden_BT, layout, layout.num_targets)
+        num_cells = cell_hidden_BN.numel()
+        return self.mlm_logits(x_RD[num_cells:]), self.reconstruct(x_RD[:num_cells].view(*cell_hidden_BN.shape, -1))
 
     def encode(
         self,
@@ -106,8 +116,9 @@ class MlimModel(PreTrainedModel):
         token_present_BT: Tensor,
         cell_hidden_BN: Tensor,
         token_hidden_BT: Tensor,
+        layout: Layout | None = None,
     ) -> MlimStates:
-        """States of cells and tokens.
+        """States of cells and tokens, zeros at padding.
 
         Args:
             pixels_B3HW: float in [0, 1].
@@ -115,15 +126,14 @@ class MlimModel(PreTrainedModel):
             token_present_BT: bool, False at padding, which never changes an output.
             cell_hidden_BN: bool, cells replaced by [MASK].
             token_hidden_BT: bool, pieces replaced by [MASK].
+            layout: of these masks, if it was made before.
         """
-        mask_D = self.word_embeddings.weight[self.config.mask_token_id]
-        num_cells, num_tokens = self.config.num_cells, token_ids_BT.shape[1]
-        cells_BND = torch.where(cell_hidden_BN[..., None], mask_D, self.image_embedder(pixels_B3HW))
-        tokens_BTD = torch.where(token_hidden_BT[..., None], mask_D, self.word_embeddings(token_ids_BT))
-        x_BSD = torch.cat([cells_BND + self.cell_positions, tokens_BTD + self.token_positions[:num_tokens]], dim=1)
-        present_BS = F.pad(token_present_BT, (num_cells, 0), value=True)
-        x_BSD = self.encoder(self.embedding_dropout(self.embedding_norm(x_BSD)), present_BS)
-        return MlimStates(x_BSD[:, :num_cells], x_BSD[:, num_cells:])
+        if layout is None:
+            layout = Layout.of(token_present_BT, cell_hidden_BN, token_hidden_BT)
+        x_PD = self._encode(pixels_B3HW, token_ids_BT, token_hidden_BT, layout, len(layout.place_P))
+        num_cells, width = cell_hidden_BN.numel(), x_PD.shape[1]
+        tokens = x_PD.new_zeros(token_ids_BT.numel(), width).index_copy(0, layout.token_U, x_PD[num_cells:])
+        return MlimStates(x_PD[:num_cells].view(*cell_hidden_BN.shape, width), tokens.view(*token_ids_BT.shape, width))
 
     def mlm_logits(self, token_states_MD: Tensor) -> Tensor:
         """Vocabulary logits [M, V] for the states of hidden pieces."""
@@ -134,3 +144,20 @@ class MlimModel(PreTrainedModel):
         """The whole picture [B, 3, H, W] in [0, 1] from the states of its cells."""
         picture: Tensor = self.image_decoder(cell_states_BND)
         return picture
+
+    def _encode(
+        self, pixels_B3HW: Tensor, token_ids_BT: Tensor, token_hidden_BT: Tensor, layout: Layout, num_rows: int
+    ) -> Tensor:
+        """States of the layout's first rows [R, D]."""
+        num_records, num_tokens = token_ids_BT.shape
+        mask_id = self.config.mask_token_id
+        mask_D = self.word_embeddings.weight[mask_id]
+        visible_VD = self.image_embedder(pixels_B3HW, layout.visible_cell_V).to(mask_D.dtype)
+        hidden_cells = mask_D.expand(num_records * self.config.num_cells, -1)
+        cells = hidden_cells.index_copy(0, layout.visible_cell_V, visible_VD)
+        cells_BND = cells.unflatten(0, (num_records, -1)) + self.cell_positions
+        shown_U = token_ids_BT.masked_fill(token_hidden_BT, mask_id).flatten().index_select(0, layout.token_U)
+        tokens_UD = self.word_embeddings(shown_U) + F.embedding(layout.token_U % num_tokens, self.token_positions)
+        x_PD = self.embedding_dropout(self.embedding_norm(torch.cat([cells_BND.flatten(0, 1), tokens_UD])))
+        out: Tensor = self.encoder(x_PD, layout, num_rows)
+        return out

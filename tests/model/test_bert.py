@@ -10,7 +10,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from mlim_ray.model import MlimModel, load_bert_weights
-from mlim_ray.model.encoder import Layout
+from mlim_ray.model.layout import Layout
 from tests.builders import make_model
 
 WIDTH, VOCAB_SIZE = 64, 50
@@ -57,10 +57,10 @@ def test_text_alone_gives_berts_own_states_and_logits(tmp_path: Path) -> None:
 
     x_BSD = model.embedding_norm(model.word_embeddings(ids) + model.token_positions)
     torch.testing.assert_close(x_BSD, theirs.hidden_states[0], rtol=1e-5, atol=1e-5)
-    layout = Layout.of(present)
-    x_PD = layout.pack(x_BSD)
+    layout = Layout.of(present, torch.zeros(3, 0, dtype=torch.bool), torch.zeros_like(present))
+    x_PD = layout.pack(x_BSD, 19)
     for layer, expected in zip(model.encoder.layers, theirs.hidden_states[1:], strict=True):
-        x_PD = layer(x_PD, layout)
+        x_PD = layer(x_PD, layout, 19)
         torch.testing.assert_close(x_PD, expected[present], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(model.mlm_logits(x_PD), theirs.logits[present], rtol=1e-4, atol=1e-4)
 

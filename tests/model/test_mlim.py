@@ -111,7 +111,7 @@ def test_each_pixel_feeds_exactly_one_cell() -> None:
     embedder = make_model().image_embedder
     for cell in range(NUM_CELLS):
         pixels = torch.rand(1, 3, IMAGE_SIZE, IMAGE_SIZE, requires_grad=True)
-        embedder(pixels)[0, cell].square().sum().backward()
+        embedder(pixels, torch.tensor([cell])).square().sum().backward()
         row, column = divmod(cell, 4)
         reached = torch.zeros(IMAGE_SIZE, IMAGE_SIZE, dtype=torch.bool)
         reached[4 * row : 4 * row + 4, 4 * column : 4 * column + 4] = True
