@@ -14,7 +14,7 @@ from mlim_ray.training.parts import count_targets, split_batch
 from mlim_ray.training.stream import resident_batches
 from mlim_ray.training.tensors import to_tensors
 from mlim_ray.training.trainer import Trainer
-from tests.builders import make_config, make_masking, make_model, make_order, make_records
+from tests.builders import figures, make_config, make_masking, make_model, make_order, make_records
 
 
 @settings(deadline=None, max_examples=40)
@@ -49,8 +49,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(micro_batch_size: in
         batches = resident_batches(make_records(50), order, make_masking(config), range(order.num_lanes), 0, 6)
         trainer, lines = Trainer(make_model(), config, order), []
         trainer.run(batches, 6, lines.append)
-        timeless = [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
-        return timeless, torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+        return [figures(line) for line in lines], torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
 
     (whole, gradient), (parts, summed) = learn(None), learn(micro_batch_size)
     for a, b in zip(whole, parts, strict=True):

@@ -31,7 +31,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def spoil_weights(step: int, trainer: Trainer, batch: Batch) -> Batch:
     if step == 6:
         with torch.no_grad():
-            trainer.model.word_embeddings.weight[7, 3] += 1e-4
+            trainer.model.word_embeddings.weight[7, 3] += 1e-2
     return batch
 
 
