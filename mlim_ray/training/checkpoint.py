@@ -89,8 +89,11 @@ class CheckpointStore:
         Raises:
             StorageError: it cannot be written; the message names the file and the mend.
         """
-        older = [entry for entry in self.entries() if entry.step < step and entry.step not in self._refused_steps]
+        entries = self.entries()
+        older = [entry for entry in entries if entry.step < step and entry.step not in self._refused_steps]
         try:
+            if not entries:
+                mend_manifest(self.folder)
             files = {
                 MODEL_FILE: self._write(step, MODEL_FILE, _model_bytes(weights)),
                 TRAINER_FILE: self._write(step, TRAINER_FILE, _trainer_bytes(trainer_state)),

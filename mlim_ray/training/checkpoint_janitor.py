@@ -10,15 +10,12 @@ import re
 from collections.abc import Collection
 
 from mlim_ray.data import storage
-from mlim_ray.training.checkpoint_manifest import COPY_FILE, MANIFEST_FILE, MODEL_FILE, TRAINER_FILE
+from mlim_ray.training.checkpoint_manifest import COPY_FILE, MANIFEST_FILE, STEP_FILE, STEP_NAME
 
-# As `step_name` writes it: another way to write the same number is not ours.
-_STEP = r"step-(?P<step>[0-9]{8}|[1-9][0-9]{8,})"
-_FILE = f"(?:{re.escape(MODEL_FILE)}|{re.escape(TRAINER_FILE)})"
 _MANIFEST = f"(?:{re.escape(MANIFEST_FILE)}|{re.escape(COPY_FILE)})"
 _TEMPORARY = r"\.[0-9a-f]{32}\.tmp"
-_OF_A_STEP = re.compile(f"{_STEP}/{_FILE}")
-_UNFINISHED = re.compile(rf"(?:{_STEP}/\.{_FILE}|\.{_MANIFEST}){_TEMPORARY}")
+_OF_A_STEP = re.compile(f"{STEP_NAME}/{STEP_FILE}")
+_UNFINISHED = re.compile(rf"(?:{STEP_NAME}/\.{STEP_FILE}|\.{_MANIFEST}){_TEMPORARY}")
 
 
 def remove_leftovers(folder: str, committed: Collection[int]) -> int:
@@ -33,7 +30,7 @@ def remove_leftovers(folder: str, committed: Collection[int]) -> int:
         storage.remove(file.path)
     # In S3 a folder ends with its last file.
     for name in [] if storage.is_remote(folder) else storage.list_names(folder):
-        if _is_orphan(re.fullmatch(_STEP, name), committed):
+        if _is_orphan(re.fullmatch(STEP_NAME, name), committed):
             storage.remove_empty_folder(storage.join(folder, name))
     return len(leftovers) + storage.abort_unfinished_uploads(folder)
 

@@ -1,11 +1,13 @@
 """The manifest of a run's checkpoints: the file that makes them exist, and its copy.
 
-Both files are written last, the manifest first, and both hold the same. Each carries the sha256 of what it says, so
-that no damage to it can name a wrong file: a damaged or missing manifest is said, and its copy is taken.
+Both hold the same and are written after the files that they name, the manifest first. Each carries the sha256 of what
+it says, so that no damage to it can name a wrong file: a damaged or missing manifest is told, and its copy is taken.
+A folder gets both before its first checkpoint, so that checkpoints without them are known to have lost them.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple
 
 from pydantic import Field, ValidationError
@@ -17,6 +19,10 @@ FileName = Literal["model.safetensors", "trainer.pt"]
 MODEL_FILE: FileName = "model.safetensors"
 TRAINER_FILE: FileName = "trainer.pt"
 MANIFEST_FILE, COPY_FILE = "manifest.json", "manifest.copy.json"
+STEP_NAME = r"step-(?P<step>[0-9]{8}|[1-9][0-9]{8,})"
+"""what `step_name` gives, and no other way to write a number"""
+STEP_FILE = f"(?:{re.escape(MODEL_FILE)}|{re.escape(TRAINER_FILE)})"
+"""a file in the folder of a step"""
 VERSION = 2
 
 Reason = Literal["last", "best", "every"]
@@ -60,17 +66,19 @@ def write_manifest(folder: str, entries: tuple[CheckpointEntry, ...]) -> None:
 
 
 def mend_manifest(folder: str) -> None:
-    """Write the manifest or its copy again where it is not what the other one says; nothing where there is neither."""
-    entries = read_manifest(folder).entries
-    content = _encode(entries)
+    """Write the manifest and its copy where they are not what `read_manifest` gives; raises as it does."""
+    content = _encode(read_manifest(folder).entries)
     for name in (MANIFEST_FILE, COPY_FILE):
         path = storage.join(folder, name)
-        if entries and _read(path) != content:
+        if _read(path) != content:
             storage.write_bytes_atomically(path, content)
 
 
 def read_manifest(folder: str) -> Listing:
-    """What exists in `folder`. Raises ValueError if neither the manifest nor its copy is whole."""
+    """What exists in `folder`; nothing where nothing was ever written.
+
+    Raises ValueError if there are checkpoints, and neither the manifest nor its copy is whole.
+    """
     problems = []
     found_any = False
     for name in (MANIFEST_FILE, COPY_FILE):
@@ -84,7 +92,7 @@ def read_manifest(folder: str) -> Listing:
             return Listing(_decode(content), problems[0] if problems else None)
         except ValueError as error:
             problems.append(f"{path} {error}")
-    if not found_any:
+    if not found_any and not _holds_checkpoints(folder):
         return Listing((), None)
     raise ValueError(
         f"{'; '.join(problems)}; expected the list of checkpoints: "
@@ -130,6 +138,12 @@ def _decode(content: bytes) -> tuple[CheckpointEntry, ...]:
 
 def _digest(entries: tuple[CheckpointEntry, ...]) -> str:
     return storage.sha256_of("\n".join(entry.model_dump_json() for entry in entries).encode())
+
+
+def _holds_checkpoints(folder: str) -> bool:
+    if not storage.is_folder(folder):
+        return False
+    return any(re.fullmatch(f"{STEP_NAME}/{STEP_FILE}", file.relative) for file in storage.walk_files(folder))
 
 
 def _read(path: str) -> bytes | None:

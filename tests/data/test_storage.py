@@ -43,6 +43,16 @@ def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
     assert not storage.exists(str(tmp_path / "nothing"))
 
 
+def test_only_an_empty_folder_is_removed_as_one(tmp_path: Path) -> None:
+    for name in ("empty", "full", "full/inner"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    for name in ("link", "full", "file", "nothing", "empty"):
+        storage.remove_empty_folder(str(tmp_path / name))
+    assert sorted(os.listdir(tmp_path)) == ["file", "full", "link"] and os.listdir(tmp_path / "full") == ["inner"]
+
+
 @pytest.mark.parametrize("action", [storage.read_bytes, storage.open_read, storage.list_files, storage.sha256])
 def test_a_missing_path_is_named(action: object, tmp_path: Path) -> None:
     path = str(tmp_path / "nothing")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -208,3 +209,22 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(folder: Path, one_worke
     assert found.first_steps == {} and found.largest is None and found.steps[-1] == NUM_STEPS
     redone = [json.loads(text) for text in (run / "metrics.redone.jsonl").read_text().splitlines()]
     assert redone == [line for line in written if line["step"] > newest]
+
+
+def test_a_run_says_which_checkpoint_it_refuses_and_goes_on_from_the_one_before(
+    folder: Path, one_worker: tuple[Path, dict[str, Any]]
+) -> None:
+    run = Path(shutil.copytree(one_worker[0], folder / "runs" / "damaged"))
+    (run / "evaluation.json").unlink()
+    path = run / "checkpoints" / f"step-{NUM_STEPS:08d}" / "trainer.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    process = start(folder, "--out", "runs/damaged", "--resume", "--no-dashboard")
+    stdout, stderr = process.communicate(timeout=BUDGET_S)
+    assert process.returncode == 0, stderr
+    relative = path.relative_to(folder)
+    assert f"checkpoint of step {NUM_STEPS} refused: {relative} has not the sha256 that was written" in stdout + stderr
+    assert timeless(read_metrics(str(run))) == timeless(read_metrics(str(one_worker[0])))
+    redone = [json.loads(text)["step"] for text in (run / "metrics.redone.jsonl").read_text().splitlines()]
+    assert redone == [21, 24] and CheckpointStore(str(run / "checkpoints")).check() == []

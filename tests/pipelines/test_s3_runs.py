@@ -69,6 +69,7 @@ def test_metrics_in_a_bucket_hold_each_step_once_and_only_what_their_index_names
     assert read_metrics(run) == []
     for start, stop, attempt in ((0, 8, "first"), (5, 7, "second"), (6, 9, "third")):
         writer = MetricsWriter(run, start)
+        assert (writer.last_line or {"step": 0})["step"] == start
         for step in range(start + 1, stop + 1):
             writer.write({"step": step, "attempt": attempt})
             if step % 2:
