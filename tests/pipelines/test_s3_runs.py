@@ -45,6 +45,7 @@ def test_a_run_in_a_bucket_keeps_the_contract_of_the_run_folder_and_every_secret
     assert ended.returncode == 0, ended.stderr
     flags = "--steps 12 --train.checkpoint-every-steps 5 --train.log-every-steps 3 --probe.num-records 16 --json"
     pretrain = [PRETRAIN, "--data", prepared, "--out", out, *flags.split()]
+    pretrain += ["--feed.cache-folder", str(ray_folder)]
     ended = run(*pretrain)
     assert ended.returncode == 0, ended.stderr
     assert [line["step"] for line in read_metrics(out)] == [3, 6, 9, 12]
