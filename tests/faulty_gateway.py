@@ -8,8 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Literal, Self
 
-Fault = Literal["503", "500", "reset", "cut", "garbled", "lost", "403", "404"]
-"""an answer of S3's own kind; no answer; half an answer; a body changed on its way; an answer that is lost"""
+Fault = Literal["503", "500", "reset", "cut", "garbled", "flipped", "lost", "403", "404"]
+"""an answer of S3's own kind; no answer; half an answer; what is sent, or answered, changed on its way; an answer that
+is lost"""
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,9 @@ def _handler(gateway: FaultyGateway) -> type[BaseHTTPRequestHandler]:
             answer = server.getresponse()
             content = answer.read()
             server.close()
+            if fault == "flipped" and content:
+                middle = len(content) // 2
+                content = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
             if fault == "lost":
                 self.close_connection = True
                 return

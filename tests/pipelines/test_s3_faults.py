@@ -218,7 +218,7 @@ def test_a_run_outlives_a_server_that_is_dead_for_20_s(
 ) -> None:
     flags = f"--data generated:400 --steps {NUM_STEPS} --seed {seed} --train.checkpoint-every-steps 5 --no-dashboard"
     command = [sys.executable, str(EXPERIMENT), *flags.split(), "--probe.num-records", "16"]
-    command += ["--out", f"{bucket}/runs/one"]
+    command += ["--out", f"{bucket}/runs/one", "--feed.cache-folder", str(tmp_path)]
     running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     checkpoints = CheckpointStore(f"{bucket}/runs/one/checkpoints")
     while not checkpoints.steps():

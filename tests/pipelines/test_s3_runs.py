@@ -1,5 +1,6 @@
 """From a source in S3 to a run in S3 by the commands that people type, and no credential in what comes of it."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -45,6 +46,7 @@ def test_a_run_in_a_bucket_keeps_the_contract_of_the_run_folder_and_every_secret
     assert ended.returncode == 0, ended.stderr
     flags = "--steps 12 --train.checkpoint-every-steps 5 --train.log-every-steps 3 --probe.num-records 16 --json"
     pretrain = [PRETRAIN, "--data", prepared, "--out", out, *flags.split()]
+    pretrain += ["--feed.cache-folder", str(ray_folder)]
     ended = run(*pretrain)
     assert ended.returncode == 0, ended.stderr
     assert [line["step"] for line in read_metrics(out)] == [3, 6, 9, 12]
@@ -54,6 +56,16 @@ def test_a_run_in_a_bucket_keeps_the_contract_of_the_run_folder_and_every_secret
     assert not storage.exists(storage.join(out, "lease.json"))
     again = run(*pretrain)
     assert again.returncode == 2 and "--resume" in again.stderr and "--overwrite" in again.stderr
+
+    second = f"{bucket}/runs/second"
+    ended = run(PRETRAIN, "--data", "generated:200", "--init-from", out, "--out", second, *flags.split())
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(storage.read_bytes(f"{second}/start.json"))["step"] == 12
+    assert read_metrics(second)[0]["loss/mlm"] < 0.9 * read_metrics(out)[0]["loss/mlm"]
+    program = ("-m", "mlim_ray.command_line.main", "diff")
+    assert run(*program, out, out).returncode == 0
+    differing = run(*program, out, second, "--json")
+    assert differing.returncode == 1 and json.loads(differing.stdout.splitlines()[-1])["first_step"] == 0
 
     written = {file.path: storage.read_bytes(file.path) for file in storage.list_files(bucket)}
     logged = {str(path): path.read_bytes() for path in ray_folder.rglob("*") if path.is_file()}
