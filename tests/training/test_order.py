@@ -146,7 +146,7 @@ def test_batches_of_a_label_sorted_split_mix_the_labels(num_labels: int) -> None
     assert distinct > num_labels * (1 - (1 - 1 / num_labels) ** groups_of_a_block) - 0.1
 
 
-@pytest.mark.parametrize("num_workers", [1, 2, 3])
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 4])
 @pytest.mark.parametrize("num_records", [2_000, 4_096, 5_003])
 def test_a_row_group_is_read_once_an_epoch(num_records: int, num_workers: int) -> None:
     order = StreamOrder(num_records, 16, 32, 16, 2, 3)
@@ -163,3 +163,19 @@ def test_a_row_group_is_read_once_an_epoch(num_records: int, num_workers: int) -
     # Only a last block with fewer groups than lanes is dealt out by the record.
     last_block = num_groups % block_groups
     assert num_shared <= (last_block if last_block < order.num_lanes else 0)
+
+
+@pytest.mark.parametrize("epochs", [(0, 1), (1, 2), (0, 3)])
+def test_neighbours_of_one_epoch_are_far_apart_in_another(epochs: tuple[int, int]) -> None:
+    order = SPLIT_BY_LABEL
+    one, other = (epoch_batches(order, epoch) for epoch in epochs)
+    first = np.concatenate(one)
+    left, right = first[:-1], first[1:]
+    place = np.concatenate(other).argsort()
+    # Of a random order a third; neighbours share a row group 30 times as often as chance has it, and those stay in
+    # one block of a tenth of the records.
+    assert np.abs(place[left] - place[right]).mean() > 0.18 * order.num_records
+    batch = np.repeat(np.arange(len(other)), [len(part) for part in other])[place]
+    by_chance = (order.batch_size - 1) / (order.num_records - 1)
+    # An order that does not change gives 300 times the chance.
+    assert np.mean(batch[left] == batch[right]) < 6 * by_chance

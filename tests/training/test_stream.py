@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -144,3 +147,24 @@ def test_batches_of_a_label_sorted_source_mix_the_labels(
     # Records drawn one by one give the degrees of freedom on average; in the source's order it is 50 times that.
     assert ((counts - expected) ** 2 / expected).sum(1).mean() < 1.5 * (NUM_LABELS - 1)
     assert counts.min() > 0
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 4])
+def test_each_row_group_is_read_once_an_epoch(
+    prepared: PreparedSet, num_workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A block of row groups is a whole number of batches here, as by default; else groups at its edges are read twice.
+    order = stream_order(prepared, TrainConfig(batch_size=32, seed=3), FeedConfig(num_lanes=4, window_groups=1))
+    read: list[int] = []
+    read_group = PreparedSet.read_group
+
+    def noted(self: PreparedSet, split: str, group: int, columns: Sequence[str]) -> Any:
+        read.append(group)
+        return read_group(self, split, group, columns)
+
+    monkeypatch.setattr(PreparedSet, "read_group", noted)
+    for rank in range(num_workers):
+        read_steps(ShardReader(prepared, order, MASKING, order.lanes_of(rank, num_workers)), 0, order.epoch_steps)
+    num_groups = prepared.num_groups("train")
+    assert set(read) == set(range(num_groups))
+    assert len(read) == num_groups
