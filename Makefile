@@ -48,7 +48,8 @@ test: setup-dev ## all tests: first those without Ray, then those with it
 test-core: setup-dev ## the quick tests, which start no Ray
 	@$(BIN)/python -m pytest -m "not cluster and not slow and not torture" $(ARGS)
 
-torture: setup-dev ## what servers and processes do to us, many times over: a quarter of an hour
+# MLIM_RAY_KILLS=5 make torture: fewer kills of the run on real records than 50
+torture: setup-dev ## what servers and processes do to us, many times over: an hour
 	@$(BIN)/python -m pytest -m torture $(ARGS)
 
 check: setup-dev ## formatting, lint, types and layers; all four are always reported

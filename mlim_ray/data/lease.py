@@ -4,6 +4,7 @@ On S3 two starts within a second may both believe they won; nothing there can de
 """
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -15,6 +16,8 @@ from typing import Any, Self
 import psutil
 
 from mlim_ray.data import storage
+
+logger = logging.getLogger(__name__)
 
 HEARTBEAT_S = 15.0
 EXPIRES_S = 60.0
@@ -52,7 +55,11 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
-            self._write()
+            try:
+                self._write()
+            except storage.StorageError as error:
+                # The next beat may find the disk with room again, or the bucket back.
+                logger.warning("the lease could not be renewed: %s", error)
 
     def _write(self) -> None:
         holder = {

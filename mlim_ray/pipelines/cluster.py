@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 # Ray reads these when it is imported, and hands them to its processes.
 _ENVIRONMENT = {
@@ -23,7 +24,10 @@ for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
+import ray._private.worker  # noqa: E402
 import ray.data  # noqa: E402
+
+logger = logging.getLogger(__name__)
 
 LOCAL = "local"
 _STORE_SHARE_OF_MEMORY = 0.3
@@ -99,6 +103,8 @@ def connect(address: str, *, dashboard: bool = True) -> Iterator[Cluster]:
 
 def quiet() -> None:
     """Keep Ray's own lines off the screen; they stay in its log files."""
+    # Ray prints what its nodes tell of dead processes, even where it is told to print nothing of them.
+    ray._private.worker.print_to_stdstream = _to_log
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):
         logger = logging.getLogger(name)
         logger.setLevel(logging.ERROR)
@@ -106,6 +112,11 @@ def quiet() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.enable_rich_progress_bars = False
+
+
+def _to_log(data: dict[str, Any], ignore_prefix: bool) -> None:
+    for line in data["lines"]:
+        logger.info("%s: %s", data["pid"], line)
 
 
 def _store_bytes() -> int:

@@ -25,6 +25,8 @@ from mlim_ray.training.stream import TRAIN_SPLIT, OnLeftOut, ShardReader, ignore
 # A task costs Ray Data tens of milliseconds whatever it does: as much work for each as its memory allows.
 _TASK_BYTES = 64 << 20
 _PREFETCHED_TASKS = 2
+# One fits beside the workers of an elastic run on each node.
+_TASK_CPUS = 0.9
 # Ray Data registers all tasks of a pipeline, about a millisecond each, before the first one starts.
 _TASKS_PER_PIPELINE = 500
 _RESIDENT_GROUPS_PER_TASK = 32
@@ -71,7 +73,7 @@ def _arrivals(reader: ShardReader, start_step: int, stop_step: int) -> Iterator[
         part = [{"start": chunks.start, "stop": chunks.stop} for chunks in tasks[first : first + _TASKS_PER_PIPELINE]]
         _keep_order()
         read = ray.data.from_items(part, override_num_blocks=len(part)).map_batches(
-            _ReadChunks(reader, start_step, stop_step), batch_size=1, num_cpus=1
+            _ReadChunks(reader, start_step, stop_step), batch_size=1, num_cpus=_TASK_CPUS
         )
         yield from _unless_failed(
             read.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=_PREFETCHED_TASKS)

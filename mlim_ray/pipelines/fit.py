@@ -9,8 +9,19 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from mlim_ray.config import PretrainConfig
 from mlim_ray.data import storage
-from mlim_ray.pipelines.failures import NoteFailures, has_died, mistake_of, note, read_restarts
+from mlim_ray.data.storage_error import StorageError
+from mlim_ray.pipelines.failures import (
+    MAX_FAILURES,
+    NoteFailures,
+    TooManyFailuresError,
+    has_died,
+    has_no_room,
+    mistake_of,
+    note,
+    read_restarts,
+)
 from mlim_ray.pipelines.feed import put_resident
+from mlim_ray.pipelines.placement import RememberPlacement
 from mlim_ray.pipelines.ray_files import ray_storage
 from mlim_ray.pipelines.resources import WorkerPlan, wait_for_resources
 from mlim_ray.pipelines.setting import Setting, ray_folder
@@ -21,8 +32,9 @@ from mlim_ray.reporting.progress import Stage, say
 from mlim_ray.training.metrics import read_metrics
 from mlim_ray.training.run_folder import RunFolder
 
-_MAX_WORKER_FAILURES = 3
-_MAX_CONTROLLER_DEATHS = 2
+_MAX_STARTS_WITHOUT_ROOM = 10
+"""each waits a minute for nodes that may come back"""
+_COLLECTIVE_WAITS = 1.5
 _POLL_EVERY_S = 0.5
 _POLL_BUCKET_EVERY_S = 10.0
 
@@ -34,44 +46,66 @@ def fit(folder: RunFolder, setting: Setting[PretrainConfig], plan: WorkerPlan, c
         command: what a person types to go on, for the messages.
 
     Raises:
-        ValueError: a mistake that no further try would mend, or workers that died too often.
-        Stopped, KeyboardInterrupt: a person or the machine asked to stop; a checkpoint was written.
+        ValueError: a mistake that no further try would mend.
+        Stopped: the machine asked to stop, and a checkpoint was written; or the machines do not allow to go on.
+        KeyboardInterrupt: a person asked to stop; a checkpoint was written.
     """
     wait_for_resources(plan)
     skips_damaged = setting.config.feed.on_damaged_shard == "skip"
     resident = None if setting.streams else put_resident(setting.prepared, skips_damaged=skips_damaged)
     flag = StopFlag()
     job = WorkerJob(setting.config, setting.prepared, folder.path, plan.threads_per_worker, resident, flag.handle)
-    # Read by the controller, which finds a worker that hangs; a collective with it ends as soon.
+    # Read by the controller, which finds a worker that gives no answer.
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(setting.config.train.collective_timeout_s)
     started = time.perf_counter()
-    for deaths in range(_MAX_CONTROLLER_DEATHS + 1):
-        attempt = _Attempt(_trainer(job, folder, plan))
+    num_deaths, newest = 0, -1
+    while True:
+        placement = RememberPlacement()
+        attempt = _Attempt(_trainer(job, folder, plan, placement))
         _watch(attempt, flag, folder, setting, command)
         error = attempt.error
         if error is None:
             return time.perf_counter() - started
-        mistake = mistake_of(error)
-        if mistake is not None:
-            raise mistake
-        if not has_died(error):
-            raise error
-        if isinstance(error, ray.train.TrainingFailedError) or deaths == _MAX_CONTROLLER_DEATHS:
-            raise ValueError(
-                f"workers died more often than is worth another try, as {folder.file('restarts.jsonl')} tells; "
-                f"{_kept(folder)}; see to the machines, then go on with: {command}"
-            ) from error
+        _raise_unless_dead(error, folder, command)
+        step = max(folder.checkpoints().steps(), default=0)
+        num_deaths, newest = (1 if step > newest else num_deaths + 1), step
+        if num_deaths > MAX_FAILURES:
+            raise Stopped(f"Ray Train's controller died {num_deaths} times{_at(folder, command)}") from error
+        placement.free()
         note(folder.path, {"controller": "its process died"})
-    raise AssertionError("the last try returns or raises")
+        say("controller: its process died: workers start again")
 
 
-def _trainer(job: WorkerJob, folder: RunFolder, plan: WorkerPlan) -> TorchTrainer:
+def _raise_unless_dead(error: BaseException, folder: RunFolder, command: str) -> None:
+    """Return if another controller can go on where one died; else raise what a person is to be told."""
+    mistake = mistake_of(error)
+    if isinstance(mistake, TooManyFailuresError):
+        raise Stopped(f"{mistake}, as {folder.file('restarts.jsonl')} tells{_at(folder, command)}") from error
+    if isinstance(mistake, StorageError):
+        raise Stopped(f"{mistake}{_at(folder, command)}") from error
+    if isinstance(mistake, OSError):
+        raise Stopped(f"{mistake.filename or folder.path}: {mistake.strerror}{_at(folder, command)}") from error
+    if isinstance(mistake, ValueError):
+        raise mistake
+    if has_no_room(error):
+        raise Stopped(f"the cluster has had no room for the workers for minutes{_at(folder, command)}") from error
+    if isinstance(error, ray.train.TrainingFailedError) or not has_died(error):
+        raise error
+
+
+def _at(folder: RunFolder, command: str) -> str:
+    return f"; {_kept(folder)}; see to that, then go on with: {command}"
+
+
+def _trainer(job: WorkerJob, folder: RunFolder, plan: WorkerPlan, placement: RememberPlacement) -> TorchTrainer:
     config = job.config.train
     return TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
         torch_config=TorchConfig(
-            backend="nccl" if plan.gpus_per_worker else "gloo", timeout_s=round(config.collective_timeout_s)
+            backend="nccl" if plan.gpus_per_worker else "gloo",
+            # Later than the controller, which names the worker that hangs; the others can only say that they waited.
+            timeout_s=round(_COLLECTIVE_WAITS * config.collective_timeout_s),
         ),
         scaling_config=ray.train.ScalingConfig(
             num_workers=plan.workers_for_ray,
@@ -82,8 +116,8 @@ def _trainer(job: WorkerJob, folder: RunFolder, plan: WorkerPlan) -> TorchTraine
         run_config=ray.train.RunConfig(
             name="pretrain",
             **ray_storage(ray_folder(folder)),
-            failure_config=ray.train.FailureConfig(max_failures=_MAX_WORKER_FAILURES, controller_failure_limit=2),
-            callbacks=[NoteFailures(folder.path)],
+            failure_config=ray.train.FailureConfig(max_failures=-1, controller_failure_limit=_MAX_STARTS_WITHOUT_ROOM),
+            callbacks=[NoteFailures(folder.path), placement],
         ),
     )
 
@@ -135,7 +169,9 @@ def _watch(
                 say("; ".join(f"{who}: {why}" for who, why in restart["failed"].items()) + ": workers start again")
             num_restarts = len(restarts)
             if request.signal_name is not None and give_up_at is None:
-                give_up_at = time.monotonic() + setting.config.train.stop_within_s
+                within_s = setting.config.train.stop_within_s
+                give_up_at = time.monotonic() + within_s
+                say(f"{request.signal_name}: saving a checkpoint, for at most {within_s:g} s; another one ends it now")
                 flag.hoist()
             if give_up_at is not None and time.monotonic() > give_up_at:
                 break

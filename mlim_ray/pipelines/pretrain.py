@@ -10,7 +10,7 @@ from mlim_ray.config import PretrainConfig
 from mlim_ray.config.files import config_text
 from mlim_ray.data.lease import Lease
 from mlim_ray.evaluation.evaluation import Evaluation, paper_figures
-from mlim_ray.pipelines.cluster import Cluster, connect
+from mlim_ray.pipelines.cluster import LOCAL, Cluster, connect
 from mlim_ray.pipelines.fit import fit
 from mlim_ray.pipelines.measure import Measured, gpu_options, make_yardstick, measure
 from mlim_ray.pipelines.plan import check_run, describe_run
@@ -46,8 +46,9 @@ def pretrain(request: RunRequest[PretrainConfig]) -> dict[str, Any]:
         say(f"{folder.path} is finished already; its page: {folder.file('report.html')}")
         return _summary(folder, folder.read_json("evaluation.json"))
     say(f"run folder: {folder.path}")
+    resume = _resume_command(folder, request)
     with (
-        stopping(lambda: f"stopped by SIGTERM; continue with: {_resume_command(folder)}"),
+        stopping(lambda: f"stopped by SIGTERM; {_how_to_go_on(folder, resume)}"),
         Lease(folder.path),
         connect(request.address, dashboard=request.dashboard) as cluster,
     ):
@@ -57,7 +58,7 @@ def pretrain(request: RunRequest[PretrainConfig]) -> dict[str, Any]:
         setting = open_setting(request, cluster, folder, auto_feed="stream")
         plan = plan_run(cluster, request.num_workers, streams=setting.streams, min_workers=request.min_workers)
         _begin(folder, request, setting, plan)
-        seconds = fit(folder, setting, plan, _resume_command(folder))
+        seconds = fit(folder, setting, plan, resume)
         evaluation = _measure(folder, setting, plan, cluster, seconds)
     _tell(folder, evaluation)
     return _summary(folder, evaluation)
@@ -75,8 +76,20 @@ def _begin(
         say(start_run(folder, setting.config, setting.prepared))
 
 
-def _resume_command(folder: RunFolder) -> str:
-    return f"python experiments/pretrain.py --out {folder.path} --resume"
+def _how_to_go_on(folder: RunFolder, resume: str) -> str:
+    if folder.exists:
+        return f"continue with: {resume}"
+    return "training had not begun: give the same command again"
+
+
+def _resume_command(folder: RunFolder, request: RunRequest[PretrainConfig]) -> str:
+    """What a person types to go on; the run folder remembers all but where the run takes place."""
+    most = str(request.num_workers)
+    workers = most if request.min_workers is None else f"{request.min_workers}-{most}"
+    where = f" --workers {workers}" if workers != "1" else ""
+    if request.address != LOCAL:
+        where += f" --address {request.address}"
+    return f"python experiments/pretrain.py --out {folder.path} --resume{where}"
 
 
 def _measure(

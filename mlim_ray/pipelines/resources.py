@@ -10,6 +10,8 @@ from mlim_ray.pipelines.cluster import Cluster
 DATA_CPUS = 1.0
 """CPUs that Ray Data needs beside all streaming workers: without one, a run waits for ever without a word."""
 _MIN_CPUS_PER_WORKER = 0.05
+_ELASTIC_CPUS = 1.01
+"""Ray fills each node with as many whole workers as fit; a bit more than one CPU each leaves room for one feed task"""
 _WAIT_FOR_RESOURCES_S = 30.0
 _ASK_EVERY_S = 0.5
 
@@ -76,7 +78,8 @@ def plan_run(cluster: Cluster, num_workers: int, *, streams: bool, min_workers: 
                 f"cluster has {cluster.num_cpus:g}; use fewer --workers, or --feed resident, which "
                 f"needs none for Ray Data"
             )
-        return WorkerPlan(num_workers, 1.0, 0.0, threads, min_workers=min_workers)
+        cpus = _ELASTIC_CPUS if streams else 1.0
+        return WorkerPlan(num_workers, cpus, 0.0, threads, min_workers=min_workers)
     cpus = min(1.0, int((cluster.num_cpus - reserved) / num_workers * 100) / 100)
     if cpus < _MIN_CPUS_PER_WORKER:
         raise ValueError(

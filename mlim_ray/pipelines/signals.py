@@ -12,7 +12,7 @@ RESUMABLE = 75
 
 
 class Stopped(ValueError):
-    """The run was stopped from outside, and goes on with --resume."""
+    """The run was ended by what lies outside it, and goes on with --resume."""
 
     exit_code = RESUMABLE
 

@@ -9,6 +9,8 @@ import ray.train
 from mlim_ray.training.control import Control
 
 _ASKED_EVERY_S = 0.5
+_MOST_STEPS_UNSAVED = 5
+"""once a node is about to be taken away"""
 
 
 class _Flag:
@@ -49,6 +51,7 @@ class TrainControl(Control):
         self._next_question = time.monotonic()
         self._report_every_s = report_every_s
         self._next_meeting = time.monotonic() + report_every_s
+        self._steps_since_meeting = 0
         self._is_preempted = False
 
     def wants_stop(self) -> bool:
@@ -70,16 +73,20 @@ class TrainControl(Control):
         return self._stops
 
     def wants_meeting(self) -> bool:
-        """Every `report_every_s`, as the first worker's clock says."""
-        return self._is_first and time.monotonic() >= self._next_meeting
+        """Every `report_every_s`, as the first worker's clock says; every few steps once a node is about to go."""
+        self._steps_since_meeting += 1
+        is_late = self._is_preempted and self._steps_since_meeting >= _MOST_STEPS_UNSAVED
+        return self._is_first and (is_late or time.monotonic() >= self._next_meeting)
 
     def meet(self, line: dict[str, Any] | None) -> bool:
         """Report to Ray; a checkpoint is due when a node is about to be taken away, and each time from then on."""
-        self._next_meeting = time.monotonic() + self._report_every_s
+        self._steps_since_meeting = 0
         if line is not None:
             ray.train.report({name: value for name, value in line.items() if not name.startswith("time/")})
         preempted = ray.train.get_preemption_info()
         if preempted is not None:
             # What is learned from now on is redone elsewhere, so little of it goes unsaved.
+            self._is_preempted = True
             self._report_every_s = min(self._report_every_s, _ASKED_EVERY_S)
+        self._next_meeting = time.monotonic() + self._report_every_s
         return preempted is not None

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mlim_ray.data import storage
 from mlim_ray.training.batch import Batch
-from mlim_ray.training.distributed import gather_objects, rank
+from mlim_ray.training.distributed import gather_objects, rank, wait_for_all
 
 MAX_NAMED_KEYS = 8
 MAX_SKIPPED_IN_A_ROW = 10
@@ -97,6 +97,8 @@ class NonFiniteGuard:
             storage.write_bytes_atomically(storage.join(place, "weights.safetensors"), content)
             summary = {"step": step, "settings": settings, "workers": [vars(finding) for finding in findings]}
             storage.write_bytes_atomically(storage.join(place, "summary.json"), json.dumps(summary, indent=1).encode())
+        # The first error ends all workers, in the middle of writing too.
+        wait_for_all()
         return place
 
 

@@ -3,12 +3,14 @@
 import secrets
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import ray
 
 from mlim_ray.data.s3.client import client
 from tests.object_store import ObjectStore, free_ports, install
+from tests.pipelines.faulty_runs import ACCOUNT, FLAGS, FaultyRun
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +65,28 @@ def bucket(object_store: ObjectStore) -> str:
 def own_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that changes the environment of S3 gets a client made in it; the others keep theirs."""
     monkeypatch.setattr("mlim_ray.data.s3.client._clients", {})
+
+
+@pytest.fixture(scope="session")
+def fault_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that all runs under faults are started from; they share the prepared set in it."""
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(fault_folder: Path) -> Iterator[FaultyRun]:
+    """The run that nothing happens to, with two workers."""
+    run = FaultyRun(fault_folder, "undisturbed", FLAGS)
+    try:
+        run.finish()
+        yield run
+    finally:
+        run.end()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """After the tests of faults: what was done to runs, and what each fault cost."""
+    if ACCOUNT.rows:
+        terminalreporter.section("faults")
+        for line in ACCOUNT.table():
+            terminalreporter.write_line(line)

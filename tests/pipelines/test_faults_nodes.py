@@ -1,0 +1,39 @@
+"""Nodes come, are taken away with notice, and are lost: an elastic run learns what an undisturbed one learns."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.pipelines.faulty_runs import CHECKPOINT_EVERY, NUM_STEPS, FaultyRun
+from tests.pipelines.test_pretrain import ROOT
+from tests.pipelines.two_nodes import DEADLINE_S
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1_800)]
+
+OWN_NAMESPACES = ["unshare", "--net", "--pid", "--fork", "--mount-proc"]
+
+
+def test_an_elastic_run_outlives_its_nodes(fault_folder: Path, undisturbed: FaultyRun) -> None:
+    if subprocess.run([*OWN_NAMESPACES, "true"], capture_output=True).returncode != 0:
+        pytest.skip("two Ray nodes need a network of their own, and this user may not make one (unshare)")
+    done = subprocess.run(
+        [*OWN_NAMESPACES, sys.executable, "-m", "tests.pipelines.two_nodes", str(fault_folder)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert seen["num_workers"] == [1, 2, 1, 2, 1]
+    assert seen["saved_after_s"] < DEADLINE_S and seen["redone_after_notice"] <= 5, seen
+    assert 0 < seen["redone_after_loss"] <= 2 * CHECKPOINT_EVERY
+    assert [line["step"] for line in seen["lines"]] == list(range(1, NUM_STEPS + 1))
+    for line, expected in zip(seen["lines"], undisturbed.lines(), strict=True):
+        assert line == pytest.approx(expected, rel=1e-5, nan_ok=True), line["step"]
