@@ -14,6 +14,7 @@ import torch.distributed
 from mlim_ray.config import PretrainConfig
 from mlim_ray.training.checkpoint import CheckpointStore
 from mlim_ray.training.distributed import wait_for_all
+from mlim_ray.training.metrics import OF_THE_MACHINE
 from mlim_ray.training.stream import resident_batches
 from mlim_ray.training.trainer import Trainer
 from tests.builders import make_config, make_masking, make_model, make_order, make_records
@@ -74,7 +75,8 @@ def learn(rank: int, num_workers: int, folder: Path) -> dict[str, Any]:
     resumed.run(batches, NUM_STEPS, resumed_lines.append, save)
     return {
         "lines": [
-            [{k: v for k, v in line.items() if "time/" not in k} for line in run] for run in (lines, resumed_lines)
+            [{k: v for k, v in line.items() if not k.startswith(OF_THE_MACHINE)} for line in run]
+            for run in (lines, resumed_lines)
         ],
         "weights": {name: weight.clone() for name, weight in trainer.model.state_dict().items()},
     }

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mlim_ray.objectives import mlm_terms, recon_terms
 from mlim_ray.training.batch import make_batch
+from mlim_ray.training.metrics import OF_THE_MACHINE
 from mlim_ray.training.parts import count_targets, split_batch
 from mlim_ray.training.stream import resident_batches
 from mlim_ray.training.tensors import to_tensors
@@ -49,7 +50,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(micro_batch_size: in
         batches = resident_batches(make_records(50), order, make_masking(config), range(order.num_lanes), 0, 6)
         trainer, lines = Trainer(make_model(), config, order), []
         trainer.run(batches, 6, lines.append)
-        timeless = [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
+        timeless = [{k: v for k, v in line.items() if not k.startswith(OF_THE_MACHINE)} for line in lines]
         return timeless, torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
 
     (whole, gradient), (parts, summed) = learn(None), learn(micro_batch_size)
