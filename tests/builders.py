@@ -13,6 +13,7 @@ from mlim_ray.data.counter import hash_key
 from mlim_ray.data.records import Records
 from mlim_ray.model import MlimConfig, MlimModel
 from mlim_ray.training.batch import Masking
+from mlim_ray.training.metrics import OF_THE_MACHINE
 from mlim_ray.training.order import StreamOrder
 
 # The models are so small that a second thread only waits for the first.
@@ -79,7 +80,7 @@ def make_order(config: PretrainConfig, num_records: int, *, group_records: int =
 
 def figures(line: dict[str, Any]) -> dict[str, float]:
     """The numbers of a line of metrics that do not tell the time."""
-    return {name: value for name, value in line.items() if not name.startswith(("time/", "data/"))}
+    return {name: value for name, value in line.items() if not name.startswith((*OF_THE_MACHINE, "data/"))}
 
 
 def digests(line: dict[str, Any]) -> dict[str, str]:

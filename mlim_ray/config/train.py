@@ -35,8 +35,8 @@ class TrainConfig(Section):
     """keep only what enters each encoder layer and compute the rest again on the way back: a third more time for far
     less memory, the same gradients"""
     compile: bool = False
-    """run what torch.compile makes of the model's parts; worth its minutes at the start on a GPU, hardly on a CPU; where
-    it does not work, the run goes on without it and says why"""
+    """run what torch.compile makes of the model's parts: worth its minutes at the start on a GPU, hardly so on a CPU;
+    where it does not work, the run goes on without it and says why"""
     peak_flops: Annotated[float, Field(gt=0.0)] | Literal["measured"] = "measured"
     """floating point operations a second of one worker's device that utilisation is measured against; measured: by a
     large matrix product in the precision of the run, when a worker starts"""

@@ -65,7 +65,7 @@ class EncoderLayer(nn.Module):
 class Encoder(nn.Module):
     """A stack of layers; with pre-norm a last norm closes it.
 
-    With `activation_checkpointing`, only what enters a layer is kept for the backward pass, which computes the rest anew.
+    With `activation_checkpointing`, only what enters a layer is kept for the backward pass; it computes the rest anew.
     """
 
     def __init__(

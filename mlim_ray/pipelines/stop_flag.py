@@ -7,6 +7,7 @@ import ray
 import ray.train
 
 from mlim_ray.training.control import Control
+from mlim_ray.training.metrics import OF_THE_MACHINE
 
 _ASKED_EVERY_S = 0.5
 _MOST_STEPS_UNSAVED = 5
@@ -82,7 +83,7 @@ class TrainControl(Control):
         """Report to Ray; a checkpoint is due when a node is about to be taken away, and each time from then on."""
         self._steps_since_meeting = 0
         if line is not None:
-            ray.train.report({name: value for name, value in line.items() if not name.startswith("time/")})
+            ray.train.report({name: value for name, value in line.items() if not name.startswith(OF_THE_MACHINE)})
         preempted = ray.train.get_preemption_info()
         if preempted is not None:
             # What is learned from now on is redone elsewhere, so little of it goes unsaved.

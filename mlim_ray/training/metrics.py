@@ -19,6 +19,9 @@ _INDEX = "index.json"
 
 Line = dict[str, Any]
 
+OF_THE_MACHINE = ("time/", "memory/")
+"""beginnings of the names of figures that differ from run to run, though all that is learned is the same"""
+
 
 def read_metrics(run: str) -> list[Line]:
     """All metric lines of a run, one per logged step, in order; redone steps appear once."""

@@ -72,7 +72,7 @@ def replay(place: str, precision: str | None = None) -> Replay:
             continue
         inputs = to_tensors(batch, torch.device("cpu"))
         with _autocast(precision or settings["precision"]):
-            logits_MV, reconstruction_B3HW = model(*inputs[:5])
+            logits_MV, reconstruction_B3HW = model(*inputs[:6])
         mlm = mlm_terms(logits_MV, inputs.token_ids_BT, inputs.token_hidden_BT)
         recon = recon_terms(reconstruction_B3HW, inputs.pixels_B3HW, inputs.cell_hidden_BN, settings["recon_target"])
         losses = losses + settings["mlm_weight"] * mlm.sum_B.sum() + settings["recon_weight"] * recon.sum_B.sum()

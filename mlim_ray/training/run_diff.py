@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from mlim_ray.training.metrics import KEYS, MASKS, Line
+from mlim_ray.training.metrics import KEYS, MASKS, OF_THE_MACHINE, Line
 from mlim_ray.training.run_facts import RunFacts, read_run
 
 Part = Literal["config", "start", "data", "masks", "loss"]
@@ -19,7 +19,6 @@ PARTS: tuple[Part, ...] = ("config", "start", "data", "masks", "loss")
 """in the order in which one brings about the next"""
 _EXACT = ("samples", "epoch")
 _OF_ONE_STEP = (*_EXACT, "learning_rate", "gradient_norm", "num_skipped_steps")
-_OF_THE_MACHINE = "time/"
 _UNDECISIVE = (
     *("prepare.image_folder", "prepare.tokenizer", "feed.kind", "probe."),
     *("train.log_every_steps", "train.checkpoint_every_steps", "train.num_checkpoints_kept"),
@@ -182,7 +181,7 @@ class _Window(NamedTuple):
                     break
         a, b = self.a[-1], self.b[-1]
         for entry in dict.fromkeys([*a, *b]):
-            if entry in ("step", KEYS, MASKS) or entry.startswith(_OF_THE_MACHINE):
+            if entry in ("step", KEYS, MASKS) or entry.startswith(OF_THE_MACHINE):
                 continue
             if not (self.has_means or entry in _OF_ONE_STEP):
                 continue

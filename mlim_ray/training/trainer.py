@@ -20,15 +20,17 @@ from mlim_ray.model import MlimModel
 from mlim_ray.objectives import mlm_terms, recon_terms
 from mlim_ray.training.batch import Batch
 from mlim_ray.training.clock import Clock
+from mlim_ray.training.compilation import compile_model
 from mlim_ray.training.control import Control
+from mlim_ray.training.device_feed import DeviceFeed, Part, Step
 from mlim_ray.training.distributed import num_workers, rank, sum_over_workers, time_reductions
 from mlim_ray.training.fingerprint import Fingerprint
 from mlim_ray.training.meter import LossMeter
 from mlim_ray.training.non_finite import NonFiniteGuard, is_finite, require_finite
 from mlim_ray.training.optimiser import learning_rate_at, make_optimiser
 from mlim_ray.training.order import StreamOrder
-from mlim_ray.training.parts import blank_record, count_targets, split_batch
-from mlim_ray.training.tensors import to_tensors
+from mlim_ray.training.parts import count_targets
+from mlim_ray.training.throughput import Throughput
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -54,6 +56,9 @@ class Trainer:
         self.guard = NonFiniteGuard(run, config.train.on_non_finite)
         self.clock = Clock()
         self.num_left_out = 0
+        self.throughput = Throughput(model.config, config.train, self.device)
+        model.encoder.activation_checkpointing = config.train.activation_checkpointing
+        self.compile_failure = compile_model(model, config.train.precision) if config.train.compile else None
         self._last_line: dict[str, Any] | None = None
         self.fingerprint = Fingerprint(self.device)
         self._forward: nn.Module = model
@@ -85,17 +90,19 @@ class Trainer:
         train = self.config.train
         control = control if control is not None else Control()
         self.model.train()
+        self.throughput.restart()
+        feed = DeviceFeed(batches, stop_step - self.step, self.device, train.micro_batch_size, self.clock)
         while self.step < stop_step:
-            with self.clock.spending("data_wait"):
-                batch = next(batches, None)
-            if batch is None:
+            step = feed.take()
+            if step is None:
                 raise RuntimeError(f"the feed ended before step {self.step} of {stop_step}")
-            counts = self._count(batch, control)
+            self.throughput.add(step.batch)
+            counts = self._count(step.batch, control)
             self.num_left_out += (
                 self.order.samples_at(self.step + 1) - self.order.samples_at(self.step) - int(counts[4])
             )
-            gradient_norm = self._update(batch, counts)
-            self.fingerprint.add(self.step, batch)
+            gradient_norm = self._update(step, counts, feed)
+            self.fingerprint.add(self.step, step.batch)
             self.step += 1
             is_last = self.step == train.num_steps
             if is_last or self.step % train.log_every_steps == 0:
@@ -145,19 +152,20 @@ class Trainer:
         with self.clock.spending("communication") if num_workers() > 1 else contextlib.nullcontext():
             return sum_over_workers(counts).cpu()
 
-    def _update(self, batch: Batch, counts: Tensor) -> float:
+    def _update(self, step: Step, counts: Tensor, feed: DeviceFeed) -> float:
         """One optimiser step; gives the gradient's norm before clipping."""
         train = self.config.train
         if self.config.model.dropout_ratio > 0.0:
             # Drawn from the position, so that a resumed run drops what the uninterrupted one would have.
             torch.manual_seed(int(draw(train.seed, self.step, rank())) >> 1)
         self.optimiser.zero_grad(set_to_none=True)
-        parts = list(split_batch(batch, train.micro_batch_size))
         losses = []
-        for number, part in enumerate(parts):
+        for number, part in enumerate(step.parts):
             # Gradients of the parts add up; workers exchange them with the last one.
-            with contextlib.nullcontext() if number == len(parts) - 1 else self._without_exchange():
+            with contextlib.nullcontext() if number == len(step.parts) - 1 else self._without_exchange():
                 losses.append(self._backward(part, counts))
+        # Before the norm is read, which waits for a GPU to be done.
+        feed.prefetch()
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), train.max_gradient_norm))
         if is_finite(norm):
             self.guard.accept()
@@ -167,15 +175,17 @@ class Trainer:
             self.optimiser.step()
         else:
             self.meter.drop()
-            self.guard.refuse(self.step, batch, torch.cat(losses), norm, self.model.state_dict(), self._loss_settings())
+            self.guard.refuse(
+                self.step, step.batch, torch.cat(losses), norm, self.model.state_dict(), self._loss_settings()
+            )
         return norm
 
-    def _backward(self, part: Batch, counts: Tensor) -> Tensor:
+    def _backward(self, part: Part, counts: Tensor) -> Tensor:
         """Add the gradient of this part's share of the global batch's loss; gives the loss of each record, [B]."""
-        weight = 1.0 if len(part.key_hash_B) else 0.0
-        inputs = to_tensors(part if weight else blank_record(part), self.device)
+        weight = 1.0 if part.num_records else 0.0
+        inputs = part.inputs
         with self._autocast():
-            logits_MV, reconstruction_B3HW = self._forward(*inputs[:5])
+            logits_MV, reconstruction_B3HW = self._forward(*inputs[:6])
         mlm = mlm_terms(logits_MV, inputs.token_ids_BT, inputs.token_hidden_BT)
         recon = recon_terms(reconstruction_B3HW, inputs.pixels_B3HW, inputs.cell_hidden_BN, self.config.recon.target)
         if weight:
@@ -219,4 +229,6 @@ class Trainer:
             "num_skipped_steps": self.guard.num_skipped,
             "num_left_out": self.num_left_out,
             **self.clock.read_and_reset(samples),
+            **self.throughput.read_and_reset(),
+            **({} if self.compile_failure is None else {"compile_failure": self.compile_failure}),
         }

@@ -14,7 +14,7 @@ import pytest
 
 from mlim_ray.config import PretrainConfig
 from mlim_ray.data.prepared import PreparedSet
-from mlim_ray.training.metrics import read_metrics
+from mlim_ray.training.metrics import OF_THE_MACHINE, read_metrics
 from mlim_ray.training.stream import stream_order
 from tests.prepared_sets import damage
 
@@ -53,7 +53,8 @@ def pretrain(folder: Path, out: str, *flags: str) -> subprocess.CompletedProcess
 
 def losses(run: Path) -> list[dict[str, Any]]:
     return [
-        {name: value for name, value in line.items() if not name.startswith("time/")} for line in read_metrics(str(run))
+        {name: value for name, value in line.items() if not name.startswith(OF_THE_MACHINE)}
+        for line in read_metrics(str(run))
     ]
 
 

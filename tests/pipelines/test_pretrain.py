@@ -22,7 +22,7 @@ from transformers import AutoModel, AutoTokenizer
 from mlim_ray.masking.mam import MODES
 from mlim_ray.model import MlimModel
 from mlim_ray.training.checkpoint import CheckpointStore
-from mlim_ray.training.metrics import read_metrics
+from mlim_ray.training.metrics import OF_THE_MACHINE, read_metrics
 from mlim_ray.training.run_diff import diff_runs
 from tests.builders import digests, figures
 
@@ -91,7 +91,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def timeless(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in line.items() if not name.startswith("time/")} for line in lines]
+    return [{name: value for name, value in line.items() if not name.startswith(OF_THE_MACHINE)} for line in lines]
 
 
 @pytest.fixture(scope="module")

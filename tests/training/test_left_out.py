@@ -22,6 +22,7 @@ from mlim_ray.training.batch import Batch
 from mlim_ray.training.checkpoint import CheckpointStore
 from mlim_ray.training.distributed import wait_for_all
 from mlim_ray.training.left_out import LeftOutGroup, LeftOutLog, read_left_out
+from mlim_ray.training.metrics import OF_THE_MACHINE
 from mlim_ray.training.order import StreamOrder
 from mlim_ray.training.stream import ShardReader, present, read_groups, resident_batches, stream_order
 from mlim_ray.training.trainer import Trainer
@@ -204,7 +205,7 @@ def learn(prepared: PreparedSet, rank: int, num_workers: int, run: Path, stop_st
         wait_for_all()
 
     trainer.run(iter(batches), stop_step, lines.append, save)
-    return [{name: value for name, value in line.items() if "time/" not in name} for line in lines]
+    return [{name: value for name, value in line.items() if not name.startswith(OF_THE_MACHINE)} for line in lines]
 
 
 def work(prepared: PreparedSet, rank: int, num_workers: int, folder: Path) -> None:
@@ -254,4 +255,4 @@ def test_losses_counts_and_names_are_the_same_for_any_number_of_workers(
     direct: list[dict[str, Any]] = []
     Trainer(model, config, order).run(iter(batches), NUM_STEPS, direct.append)
     for expected, line in itertools.zip_longest(direct, one):
-        assert line == {name: value for name, value in expected.items() if "time/" not in name}
+        assert line == {name: value for name, value in expected.items() if not name.startswith(OF_THE_MACHINE)}

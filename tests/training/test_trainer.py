@@ -16,6 +16,7 @@ from mlim_ray.data.records import Records
 from mlim_ray.masking import mode_names
 from mlim_ray.training.batch import Batch, make_batch
 from mlim_ray.training.checkpoint import CheckpointStore
+from mlim_ray.training.metrics import OF_THE_MACHINE
 from mlim_ray.training.order import StreamOrder
 from mlim_ray.training.stream import resident_batches
 from mlim_ray.training.tensors import to_tensors
@@ -83,7 +84,7 @@ def test_a_logged_line_is_what_a_direct_computation_gives(target: str) -> None:
 
 
 def losses(lines: list[Line]) -> list[Line]:
-    return [{key: value for key, value in line.items() if not key.startswith("time/")} for line in lines]
+    return [{key: value for key, value in line.items() if not key.startswith(OF_THE_MACHINE)} for line in lines]
 
 
 @pytest.mark.parametrize("dropout_ratio", [0.0, 0.1])
