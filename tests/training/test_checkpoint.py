@@ -192,6 +192,15 @@ def test_a_checkpoint_after_a_refused_one_replaces_it(tmp_path: Path) -> None:
     assert_nothing_else(store)
 
 
+def test_a_run_that_went_back_forgets_what_came_later(tmp_path: Path) -> None:
+    for step in (1, 4, 3):
+        # Another process each time: it knows nothing of what was refused.
+        save(CheckpointStore(str(tmp_path)), step)
+    store = CheckpointStore(str(tmp_path))
+    assert store.steps() == [1, 3]
+    assert_nothing_else(store)
+
+
 def test_a_refused_checkpoint_takes_the_place_of_no_good_one(tmp_path: Path) -> None:
     store = two_steps(tmp_path)
     flip(tmp_path / NEWEST[0], random.Random(0))
