@@ -54,7 +54,7 @@ def fit(folder: RunFolder, setting: Setting[PretrainConfig], plan: WorkerPlan, c
     skips_damaged = setting.config.feed.on_damaged_shard == "skip"
     resident = None if setting.streams else put_resident(setting.prepared, skips_damaged=skips_damaged)
     flag = StopFlag()
-    job = WorkerJob(setting.config, setting.prepared, folder.path, plan.threads_per_worker, resident, flag.handle)
+    job = WorkerJob(setting.config, setting.prepared, folder.anywhere, plan.threads_per_worker, resident, flag.handle)
     # Read by the controller, which finds a worker that gives no answer.
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(setting.config.train.collective_timeout_s)
     started = time.perf_counter()
@@ -117,7 +117,7 @@ def _trainer(job: WorkerJob, folder: RunFolder, plan: WorkerPlan, placement: Rem
             name="pretrain",
             **ray_storage(ray_folder(folder)),
             failure_config=ray.train.FailureConfig(max_failures=-1, controller_failure_limit=_MAX_STARTS_WITHOUT_ROOM),
-            callbacks=[NoteFailures(folder.path), placement],
+            callbacks=[NoteFailures(folder.anywhere), placement],
         ),
     )
 

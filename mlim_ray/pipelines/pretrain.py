@@ -97,11 +97,12 @@ def _measure(
 ) -> Evaluation:
     config, prepared = setting.config, setting.prepared
     threads = max(1, int(cluster.num_cpus))
+    there = RunFolder(folder.anywhere)
     with Stage("measure", 1, "models") as stage:
         yardstick = make_yardstick.remote(config, prepared, threads)
         measured: Measured = ray.get(
             measure.options(**gpu_options(plan.gpus_per_worker)).remote(
-                config, prepared, folder.file("checkpoints"), yardstick, threads, folder.file("model")
+                config, prepared, there.file("checkpoints"), yardstick, threads, there.file("model")
             )
         )
         stage.advance(1)

@@ -209,7 +209,8 @@ def check_unchanged(folder: RunFolder, config: PretrainConfig) -> None:
 
 def _prepared_set(data: str, config: PretrainConfig, folder: RunFolder) -> PreparedSet:
     if is_prepared(data):
-        return PreparedSet.open(data)
+        # Workers of a Ray that was joined have another working folder.
+        return PreparedSet.open(data if storage.is_remote(data) else os.path.abspath(data))
     assert isinstance(config.prepare.image_size, int), "sizes are resolved before a source is opened"
     prepare_config = resolve_prepare_config(config.prepare, config.prepare.image_size)
     origin = Origin.of(open_with_files(data, prepare_config), prepare_config, keep_rejected=False)

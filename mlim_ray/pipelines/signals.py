@@ -48,6 +48,9 @@ class StopRequest:
     def _asked(self, number: int, frame: FrameType | None) -> None:
         self.signal_name = signal.Signals(number).name
         self.__exit__(None, None, None)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            # A shell's background job starts so, and could not be ended by a second one.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager

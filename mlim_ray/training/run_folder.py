@@ -1,6 +1,7 @@
 """The run folder and its contract (C7): one place for every path in it."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ class RunFolder:
     def file(self, *parts: str) -> str:
         """A path in the folder."""
         return storage.join(self.path, *parts)
+
+    @property
+    def anywhere(self) -> str:
+        """The path for processes that may have another working folder than this one."""
+        return self.path if storage.is_remote(self.path) else os.path.abspath(self.path)
 
     def checkpoints(self, policy: CheckpointPolicy | None = None) -> CheckpointStore:
         """The run's checkpoints; `policy` says which are kept where any are written."""

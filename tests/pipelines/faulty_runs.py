@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import threading
 from collections.abc import Callable
@@ -25,6 +26,9 @@ FLAGS = [
     *("--probe.num-records", "16", "--probe.linear-train-records", "50"),
 ]
 TRAIN_WORKER, CONTROLLER = "ray::RayTrainWorker", "ray::TrainController"
+
+
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,8 @@ class FaultyRun:
         except subprocess.TimeoutExpired:
             self.end()
             raise
+        if self.process.returncode == -signal.SIGKILL:
+            self._end_agents()
         _, alive = psutil.wait_procs(list(self._seen.values()), 60)
         assert not alive, f"left behind: {alive}"
         self.output += stdout + stderr
@@ -154,6 +160,15 @@ class FaultyRun:
         # Ray's own words go to its log files.
         assert "(raylet)" not in self.output
         return self.output
+
+    def _end_agents(self) -> None:
+        """Ray's agents of a node outlive a driver that is killed."""
+        for process in self._seen.values():
+            try:
+                if (process.cmdline() or [""])[0].startswith(AGENTS):
+                    process.kill()
+            except psutil.NoSuchProcess:
+                continue
 
     def end(self) -> None:
         """End whatever is left of the run, by number."""

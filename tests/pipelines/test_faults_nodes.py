@@ -6,17 +6,29 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.pipelines.faulty_runs import CHECKPOINT_EVERY, NUM_STEPS, FaultyRun
+from tests.pipelines.faulty_runs import CHECKPOINT_EVERY, FaultyRun
 from tests.pipelines.test_pretrain import ROOT
-from tests.pipelines.two_nodes import DEADLINE_S
+from tests.pipelines.two_nodes import DEADLINE_S, RUN
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1_800)]
 
 OWN_NAMESPACES = ["unshare", "--net", "--pid", "--fork", "--mount-proc"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(fault_folder: Path) -> Iterator[FaultyRun]:
+    """The run that no node leaves, with one worker."""
+    run = FaultyRun(fault_folder, "one-node", RUN, "1")
+    try:
+        run.finish()
+        yield run
+    finally:
+        run.end()
 
 
 def test_an_elastic_run_outlives_its_nodes(fault_folder: Path, undisturbed: FaultyRun) -> None:
@@ -34,6 +46,5 @@ def test_an_elastic_run_outlives_its_nodes(fault_folder: Path, undisturbed: Faul
     assert seen["num_workers"] == [1, 2, 1, 2, 1]
     assert seen["saved_after_s"] < DEADLINE_S and seen["redone_after_notice"] <= 5, seen
     assert 0 < seen["redone_after_loss"] <= 2 * CHECKPOINT_EVERY
-    assert [line["step"] for line in seen["lines"]] == list(range(1, NUM_STEPS + 1))
     for line, expected in zip(seen["lines"], undisturbed.lines(), strict=True):
         assert line == pytest.approx(expected, rel=1e-5, nan_ok=True), line["step"]

@@ -95,7 +95,7 @@ def test_sigterm_while_records_are_prepared_ends_cleanly(tmp_path: Path) -> None
 def test_a_diverging_run_stops_at_once_and_its_batch_can_be_replayed(fault_folder: Path) -> None:
     with running(fault_folder, "diverged", DIVERGING) as run:
         line = run.refused(2)
-        assert "step 1 " in line and "mlim-ray replay runs/diverged/non_finite/step-00000001" in line
+        assert "step 1 " in line and f"mlim-ray replay {run.run}/non_finite/step-00000001" in line
         # Another try would have met the same.
         assert run.restarts() == [] and checkpoints(run).steps() == []
     done = subprocess.run(

@@ -19,7 +19,9 @@ import psutil
 from tests.pipelines.faulty_runs import FLAGS, TRAIN_WORKER, FaultyRun
 
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1"}
-DEADLINE_S = 30
+DEADLINE_S = 20
+# Long enough for two nodes to come and go.
+RUN = [*FLAGS, "--steps", "300"]
 
 
 def num_train_workers() -> int:
@@ -44,7 +46,7 @@ def main(folder: Path) -> dict[str, Any]:
     seen: dict[str, Any] = {"num_workers": []}
     elastic = ["--train.resize-every-s", "2", "--train.report-every-s", "1", "--address", cluster.address]
     # Run folder and set lie on the disk that all nodes here share; the cluster has one node when the run starts.
-    run = FaultyRun(folder, "elastic", [*FLAGS, *elastic], workers="1-2")
+    run = FaultyRun(folder, "elastic", [*RUN, *elastic], workers="1-2")
     try:
 
         def wait_for_restart(num_workers: int, past: int) -> None:
