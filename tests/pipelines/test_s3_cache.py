@@ -178,7 +178,7 @@ def test_a_server_that_never_comes_back_is_no_damage(
 
 
 @pytest.mark.usefixtures("local_ray")
-@pytest.mark.parametrize("room", [0, ROOM])
+@pytest.mark.parametrize("room", [0, pytest.param(ROOM, marks=pytest.mark.torture)])
 def test_a_server_that_is_dead_for_20_s_changes_nothing(
     remote: str,
     local: PreparedSet,
