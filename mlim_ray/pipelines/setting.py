@@ -32,6 +32,8 @@ Config = TypeVar("Config", bound=PretrainConfig)
 Feed = Literal["stream", "resident"]
 
 _PREPARED_FOLDER = "prepared"
+# Where records are fed from, and what is kept of a forward pass, changes nothing that is learned.
+_LEARN_THE_SAME = (("feed", "kind"), ("train", "activation_checkpointing"), ("train", "peak_flops"))
 _STORE_SHARE_FOR_RECORDS = 0.5
 
 
@@ -172,8 +174,7 @@ def check_unchanged(folder: RunFolder, config: PretrainConfig) -> None:
     for section, knobs in config.model_dump(mode="json").items():
         for knob, value in knobs.items():
             before = stored.get(section, {}).get(knob)
-            # Where records are fed from changes nothing that is learned.
-            if (section, knob) != ("feed", "kind") and before != value:
+            if (section, knob) not in _LEARN_THE_SAME and before != value:
                 flag = f"--{section}.{knob}".replace("_", "-")
                 raise ValueError(
                     f"{flag}: the run in {folder.path} was started with {before} and is asked to resume with {value}; "
