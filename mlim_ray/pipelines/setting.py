@@ -36,9 +36,13 @@ Feed = Literal["stream", "resident"]
 
 _PREPARED_FOLDER = "prepared"
 _STORE_SHARE_FOR_RECORDS = 0.5
-# Where records are fed from changes nothing that is learned; and a run that a damaged shard stopped may go on without
-# it, which its damaged.jsonl tells.
-_MAY_CHANGE = {("feed", knob) for knob in ("kind", "on_damaged_shard", "cache_gib", "cache_folder")}
+# Where records are fed from, how much memory a step takes and when Ray is asked change nothing that is learned; and a
+# run that a damaged shard or a gradient without a number stopped may go on without it, as its folder tells.
+_MAY_CHANGE = {
+    *(("feed", knob) for knob in ("kind", "on_damaged_shard", "cache_gib", "cache_folder")),
+    *(("train", knob) for knob in ("micro_batch_size", "activation_checkpointing", "peak_flops", "on_non_finite")),
+    *(("train", f"{knob}_s") for knob in ("report_every", "collective_timeout", "stop_within", "resize_every")),
+}
 
 
 @dataclass(frozen=True)

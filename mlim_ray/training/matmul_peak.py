@@ -26,11 +26,11 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) 
 @lru_cache
 def _measure(device: torch.device, dtype: torch.dtype, seconds: float, num_threads: int) -> float:
     sizes = _GPU_SIZES if device.type == "cuda" else _CPU_SIZES
-    return max(_best_rate(size, device, dtype, seconds / len(sizes)) for size in sizes)
+    return max(best_rate(size, device, dtype, seconds / len(sizes)) for size in sizes)
 
 
 @torch.no_grad()
-def _best_rate(size: int, device: torch.device, dtype: torch.dtype, seconds: float) -> float:
+def best_rate(size: int, device: torch.device, dtype: torch.dtype, seconds: float) -> float:
     # Zeros would take less power, and on a GPU less time, than the numbers of a model.
     generator = torch.Generator(device).manual_seed(0)
     a, b = (torch.randn(size, size, generator=generator, device=device, dtype=dtype) for _ in range(2))

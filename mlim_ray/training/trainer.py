@@ -186,7 +186,7 @@ class Trainer:
         inputs = part.inputs
         with self._autocast():
             logits_MV, reconstruction_B3HW = self._forward(*inputs[:6])
-        mlm = mlm_terms(logits_MV, inputs.token_ids_BT, inputs.token_hidden_BT)
+        mlm = mlm_terms(logits_MV, inputs.token_ids_BT, inputs.token_hidden_BT, inputs.layout.hidden_token_M)
         recon = recon_terms(reconstruction_B3HW, inputs.pixels_B3HW, inputs.cell_hidden_BN, self.config.recon.target)
         if weight:
             self.meter.add(mlm, recon, inputs.mode_B)

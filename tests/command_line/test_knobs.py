@@ -65,6 +65,8 @@ def good_text(knob: Knob, kind: str | None, choose: Any) -> str:
         return str(choose(st.sampled_from(get_args(inner))))
     if get_origin(inner) is tuple:
         return ",".join(str(choose(st.integers(0, 255))) for _ in get_args(inner))
+    if inner is bool:
+        return choose(st.sampled_from(["true", "false"]))
     if inner is str:
         return str(choose(st.sampled_from(["title", "a b", "gr\u00f6\u00dfe", "-dash", "x=y"])))
     bounds = bounds_of(knob, kind)

@@ -47,3 +47,13 @@ def test_half_precision_logits_are_summed_in_full() -> None:
     assert terms.sum_B.dtype == torch.float32
     expected = -logits.double().log_softmax(1)[torch.arange(64), ids[0]].sum()
     assert terms.sum_B[0].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_places_that_are_known_change_nothing() -> None:
+    hidden = torch.tensor([[False, True, True], [False, False, False], [True, False, True]])
+    ids, logits = torch.randint(9, (3, 3)), torch.randn(4, 9)
+    found = mlm_terms(logits, ids, hidden, hidden.flatten().nonzero()[:, 0])
+    for ours, expected in zip(found, mlm_terms(logits, ids, hidden), strict=True):
+        assert torch.equal(ours, expected)
+    nll = -logits.log_softmax(1)[torch.arange(4), ids[hidden]]
+    torch.testing.assert_close(found.sum_B, torch.stack([nll[:2].sum(), nll[:0].sum(), nll[2:].sum()]))
