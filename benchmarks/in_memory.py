@@ -54,7 +54,12 @@ class Workload:
 
     def config(self, **train: Any) -> PretrainConfig:
         """A resolved config, for training without an end."""
-        given = {"learning_rate": 1e-4, "precision": "float32", "num_steps": 1_000_000, "batch_size": self.batch_size}
+        given: dict[str, Any] = {
+            "learning_rate": 1e-4,
+            "precision": "float32",
+            "num_steps": 1_000_000,
+            "batch_size": self.batch_size,
+        }
         return PretrainConfig(train=TrainConfig(**(given | train)))
 
     def model(self, device: torch.device | None = None) -> MlimModel:

@@ -208,8 +208,9 @@ def _with_math_attention(step: Callable[[BatchTensors], None]) -> Callable[[Batc
 
 def _with_convolutions(model: MlimModel) -> MlimModel:
     """The same weights in torch's own convolutions."""
-    model.image_embedder = _ConvolvingEmbedder(model.image_embedder.layers)
-    model.image_decoder = _ConvolvingDecoder(model.image_decoder.layers, model.image_decoder.grid.side)
+    embedder, decoder = model.image_embedder, model.image_decoder
+    model.image_embedder = _ConvolvingEmbedder(embedder.layers)  # type: ignore[assignment]
+    model.image_decoder = _ConvolvingDecoder(decoder.layers, decoder.grid.side)  # type: ignore[assignment]
     return model
 
 
@@ -234,8 +235,10 @@ class _ConvolvingDecoder(nn.Module):
     def forward(self, cells_BND: Tensor) -> Tensor:
         x = cells_BND.transpose(1, 2).unflatten(2, (self.grid_side, self.grid_side))
         for layer in self.layers:
-            is_split = isinstance(layer, SplitBlocks)
-            x = F.conv_transpose2d(x, layer.weight, layer.bias, stride=2) if is_split else layer(x)
+            if isinstance(layer, SplitBlocks):
+                x = F.conv_transpose2d(x, layer.weight, layer.bias, stride=2)
+            else:
+                x = layer(x)
         return x
 
 

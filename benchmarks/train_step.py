@@ -195,13 +195,11 @@ def _time_ways(given: argparse.Namespace) -> Figures:
     for number in range(_WARM_STEPS):
         for name, way in ways.items():
             way.step(inputs[name][number])
-    times = _in_turns(
-        {
-            name: lambda number, name=name, way=way: way.step(inputs[name][number % len(batches)])
-            for name, way in ways.items()
-        },
-        given.rounds,
-    )
+
+    def stepping(name: str) -> Callable[[int], None]:
+        return lambda number: ways[name].step(inputs[name][number % len(batches)])
+
+    times = _in_turns({name: stepping(name) for name in ways}, given.rounds)
     shape = work.shape
     return {
         "width": shape.hidden_size,
@@ -222,7 +220,7 @@ def _time_loop(given: argparse.Namespace) -> Figures:
     def ours(_: int) -> None:
         trainer.run(iter(batches), trainer.step + steps, lines.append)
 
-    ways = {"bare": lambda _: bare(batches), _OURS: ours}
+    ways: dict[str, Callable[[int], None]] = {"bare": lambda _: bare(batches), _OURS: ours}
     for way in ways.values():
         way(0)
     times = _in_turns(ways, given.rounds)
