@@ -7,7 +7,7 @@ Legend: B records, N image cells, T token positions, H and W pixels.
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,20 @@ from mlim_ray.training.parts import count_targets
 from mlim_ray.training.throughput import Throughput
 
 Report = Callable[[dict[str, Any]], None]
+
+
+class StepCounts(NamedTuple):
+    """Of the global batch and all workers, known before a step is computed."""
+
+    pieces: int
+    """targets of MLM"""
+    pixels: int
+    """targets of RECON"""
+    records: int
+    stopping: int
+    """workers that wish to stop"""
+    meeting: int
+    """workers that wish to meet"""
 
 
 class Trainer:
@@ -98,9 +112,8 @@ class Trainer:
                 raise RuntimeError(f"the feed ended before step {self.step} of {stop_step}")
             self.throughput.add(step.batch)
             counts = self._count(step.batch, control)
-            self.num_left_out += (
-                self.order.samples_at(self.step + 1) - self.order.samples_at(self.step) - int(counts[4])
-            )
+            due = self.order.samples_at(self.step + 1) - self.order.samples_at(self.step)
+            self.num_left_out += due - counts.records
             gradient_norm = self._update(step, counts, feed)
             self.fingerprint.add(self.step, step.batch)
             self.step += 1
@@ -109,9 +122,9 @@ class Trainer:
                 self._last_line = self._metrics(gradient_norm)
                 if rank() == 0:
                     report(self._last_line)
-            stops = bool(counts[2])
+            stops = counts.stopping > 0
             is_due = is_last or stops or self.step % train.checkpoint_every_steps == 0
-            if counts[3]:
+            if counts.meeting > 0:
                 is_due |= control.meet(self._last_line)
             if save is not None and is_due:
                 require_finite(self.step, self.model.state_dict())
@@ -143,16 +156,15 @@ class Trainer:
         self.guard.num_skipped = state["num_skipped"]
         self.num_left_out = state["num_left_out"]
 
-    def _count(self, batch: Batch, control: Control) -> Tensor:
-        """MLM and RECON targets of the global batch, workers that wish to stop or to meet, records: [5], on the CPU."""
-        targets = count_targets(batch, self.config.recon.target)
-        wishes = (control.wants_stop(), control.wants_meeting())
+    def _count(self, batch: Batch, control: Control) -> StepCounts:
+        pieces, pixels = count_targets(batch, self.config.recon.target)
+        own = StepCounts(pieces, pixels, len(batch.key_hash_B), control.wants_stop(), control.wants_meeting())
         # Whole numbers beyond 2^24 have no place in single precision.
-        counts = torch.tensor([*targets, *wishes, len(batch.key_hash_B)], dtype=torch.float64, device=self.device)
+        counts = torch.tensor(own, dtype=torch.float64, device=self.device)
         with self.clock.spending("communication") if num_workers() > 1 else contextlib.nullcontext():
-            return sum_over_workers(counts).cpu()
+            return StepCounts._make(map(int, sum_over_workers(counts).tolist()))
 
-    def _update(self, step: Step, counts: Tensor, feed: DeviceFeed) -> float:
+    def _update(self, step: Step, counts: StepCounts, feed: DeviceFeed) -> float:
         """One optimiser step; gives the gradient's norm before clipping."""
         train = self.config.train
         if self.config.model.dropout_ratio > 0.0:
@@ -180,7 +192,7 @@ class Trainer:
             )
         return norm
 
-    def _backward(self, part: Part, counts: Tensor) -> Tensor:
+    def _backward(self, part: Part, counts: StepCounts) -> Tensor:
         """Add the gradient of this part's share of the global batch's loss; gives the loss of each record, [B]."""
         weight = 1.0 if part.num_records else 0.0
         inputs = part.inputs
@@ -190,7 +202,7 @@ class Trainer:
         recon = recon_terms(reconstruction_B3HW, inputs.pixels_B3HW, inputs.cell_hidden_BN, self.config.recon.target)
         if weight:
             self.meter.add(mlm, recon, inputs.mode_B)
-        num_pieces, num_pixels = (max(1.0, float(count)) for count in counts[:2])
+        num_pieces, num_pixels = max(1, counts.pieces), max(1, counts.pixels)
         loss_B = self.config.mlm.weight * mlm.sum_B / num_pieces + self.config.recon.weight * recon.sum_B / num_pixels
         # DDP averages gradients over workers; the loss is already divided by the global counts.
         (weight * loss_B.sum() * num_workers()).backward()
