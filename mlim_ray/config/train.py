@@ -90,5 +90,5 @@ class FeedConfig(Section):
     cache_gib: float = Field(32.0, ge=0.0)
     """GiB of a node's disk for shards of a set in S3, so that each is fetched once; 0: none. The default holds a
     million records in any size that a model takes"""
-    cache_folder: str = AUTO
-    """folder that they are kept in; auto: the system's for temporary files"""
+    cache_folder: str | None = None
+    """folder that they are kept in; none: the system's for temporary files"""

@@ -23,7 +23,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from mlim_ray.config.base import AUTO
 from mlim_ray.config.train import FeedConfig
 from mlim_ray.data import storage
 from mlim_ray.data.manifest import StoredFile
@@ -55,8 +54,8 @@ _full_until: dict[str, float] = {}
 class ShardCache:
     """The cache of a node, for any number of processes, runs and sets; small enough to travel with a task."""
 
-    place: str
-    """folder that the cache lies in; auto: the system's for temporary files, which each node knows by itself"""
+    place: str | None
+    """folder that the cache lies in; None: the system's for temporary files, which each node knows by itself"""
     max_bytes: int
 
     @classmethod
@@ -67,7 +66,7 @@ class ShardCache:
     @property
     def folder(self) -> str:
         """The cache's own folder on this node, which nobody else may look into."""
-        place = tempfile.gettempdir() if self.place == AUTO else os.path.abspath(os.path.expanduser(self.place))
+        place = tempfile.gettempdir() if self.place is None else os.path.abspath(os.path.expanduser(self.place))
         return os.path.join(place, f"mlim-ray-shards-{os.getuid()}")
 
     def open(self, source: str, shard: StoredFile) -> BinaryIO | None:

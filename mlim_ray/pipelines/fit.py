@@ -175,7 +175,7 @@ def _watch(
                 flag.hoist()
             if give_up_at is not None and time.monotonic() > give_up_at:
                 break
-    if request.signal_name is not None and max(folder.checkpoints().steps(), default=0) < num_steps:
+    if request.signal_name is not None:
         message = f"stopped by {request.signal_name}; {_kept(folder)}; continue with: {command}"
         if request.signal_name == "SIGINT":
             raise KeyboardInterrupt(message)

@@ -47,10 +47,16 @@ def pretrain(request: RunRequest[PretrainConfig]) -> dict[str, Any]:
         return _summary(folder, folder.read_json("evaluation.json"))
     say(f"run folder: {folder.path}")
     resume = _resume_command(folder, request)
+
+    def stopped() -> str:
+        return f"stopped by SIGTERM; {_how_to_go_on(folder, resume)}"
+
+    # Ray takes SIGTERM over when it is joined.
     with (
-        stopping(lambda: f"stopped by SIGTERM; {_how_to_go_on(folder, resume)}"),
+        stopping(stopped),
         Lease(folder.path),
         connect(request.address, dashboard=request.dashboard) as cluster,
+        stopping(stopped),
     ):
         if cluster.dashboard_url is not None:
             say(cluster.dashboard_line)

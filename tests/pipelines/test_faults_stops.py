@@ -112,7 +112,7 @@ def test_skipping_gives_up_when_no_step_is_well(fault_folder: Path) -> None:
     with running(fault_folder, "skipping", [*DIVERGING, "--train.on-non-finite", "skip"]) as run:
         line = run.refused(2)
         assert f"{MAX_SKIPPED_IN_A_ROW + 1} steps in a row" in line and run.restarts() == []
-        checkpoint = checkpoints(run).latest()
+        checkpoint = checkpoints(run).latest().checkpoint
         assert checkpoint is None or all(torch.isfinite(weight).all() for weight in checkpoint.weights.values())
 
 
@@ -134,7 +134,7 @@ def test_a_full_disk_stops_the_run_which_goes_on_once_there_is_room(
     with running(fault_folder, "full", FLAGS) as run:
         line = run.refused(75)
         assert "No space left on device" in line and "runs/full" in line
-        newest = checkpoints(run).latest()
+        newest = checkpoints(run).latest().checkpoint
         assert newest is not None and f"its newest checkpoint is of step {newest.step}; " in line
         subprocess.run(["mount", "-o", "remount,size=200m", small_disk], check=True)
         run.resume()

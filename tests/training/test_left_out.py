@@ -187,7 +187,7 @@ def learn(prepared: PreparedSet, rank: int, num_workers: int, run: Path, stop_st
     vocab_size = prepared.tokenizer().vocab_size
     model = make_model(image_size=SIZE, vocab_size=vocab_size, max_tokens=MAX_TOKENS)
     assert model.config.num_cells == 4
-    trainer, checkpoint = Trainer(model, config, order), store.latest()
+    trainer, checkpoint = Trainer(model, config, order), store.latest().checkpoint
     if checkpoint is not None:
         model.load_state_dict(checkpoint.weights)
         trainer.load_state(checkpoint.trainer_state)
