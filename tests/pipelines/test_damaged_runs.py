@@ -70,8 +70,7 @@ def test_a_damaged_shard_stops_a_run_which_may_go_on_without_it(folder: Path) ->
     verified = run(folder, "-m", "mlim_ray.command_line.main", "verify", "set")
     assert verified.returncode == 2 and place.shard.path in verified.stderr
     before = len(losses(folder / "one"))
-    restarts = (folder / "one" / "restarts.jsonl").read_text().splitlines()
-    assert len(restarts) == 1, "a damaged shard is as damaged at the next try"
+    assert not (folder / "one" / "restarts.jsonl").exists(), "a damaged shard is as damaged at the next try"
 
     resumed = pretrain(folder, "one", "--resume", *SKIP)
     assert resumed.returncode == 0, resumed.stderr
