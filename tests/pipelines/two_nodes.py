@@ -21,7 +21,7 @@ from tests.pipelines.faulty_runs import FLAGS, TRAIN_WORKER, FaultyRun
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1"}
 DEADLINE_S = 20
 # Long enough for two nodes to come and go.
-RUN = [*FLAGS, "--steps", "300"]
+RUN = [*FLAGS[: FLAGS.index("--steps")], "--steps", "300"]
 
 
 def num_train_workers() -> int:
