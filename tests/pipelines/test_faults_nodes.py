@@ -16,7 +16,7 @@ from tests.pipelines.faulty_runs import CHECKPOINT_EVERY, FaultyRun
 from tests.pipelines.test_pretrain import ROOT
 from tests.pipelines.two_nodes import DEADLINE_S, RUN
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1_800)]
+pytestmark = [pytest.mark.cluster, pytest.mark.torture, pytest.mark.timeout(1_800)]
 
 OWN_NAMESPACES = ["unshare", "--net", "--pid", "--fork", "--mount-proc"]
 
