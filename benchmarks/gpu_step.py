@@ -39,6 +39,7 @@ from mlim_ray.model.flops import step_flops
 from mlim_ray.objectives import mlm_terms, recon_terms
 from mlim_ray.training.batch import Batch
 from mlim_ray.training.matmul_peak import matmul_peak
+from mlim_ray.training.precision import autocast
 from mlim_ray.training.tensors import BatchTensors, to_tensors
 from mlim_ray.training.throughput import contents_of, peak_memory
 from mlim_ray.training.trainer import Trainer
@@ -235,9 +236,8 @@ def _input_ratio(trainer: Trainer, work: Workload, num_steps: int, seconds_per_o
 
 def _bare_step(trainer: Trainer, inputs: BatchTensors) -> None:
     """What the loop computes for a step, with the same model and optimiser."""
-    is_bfloat16 = trainer.config.train.precision == "bfloat16"
     trainer.optimiser.zero_grad(set_to_none=True)
-    with torch.autocast(trainer.device.type, torch.bfloat16, enabled=is_bfloat16):
+    with autocast(trainer.device.type, trainer.config.train.precision):
         logits_MV, picture_B3HW = trainer.model(*inputs[:6])
     mlm = mlm_terms(logits_MV, inputs.token_ids_BT, inputs.token_hidden_BT, inputs.layout.hidden_token_M)
     recon = recon_terms(picture_B3HW, inputs.pixels_B3HW, inputs.cell_hidden_BN, "whole")

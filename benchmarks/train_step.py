@@ -94,10 +94,7 @@ def _vilt(given: argparse.Namespace) -> Figures:
 
 
 def _loop(given: argparse.Namespace) -> Figures:
-    found = {
-        size: _run(given, "loop", size=size, layers=layers, batch_size=batch_size, rounds=given.rounds)
-        for size, layers, batch_size in _sizes(given, ("tiny", 3, 64), ("small", 4, 32))
-    }
+    found = _by_size(given, "loop", ("tiny", 3, 64), ("small", 4, 32))
     for size, each in found.items():
         print(
             f"loop, {size}: {spread(each['ratios'])} of a bare loop's rate, {spread(each['cpu_ratios'])} of processor "
@@ -121,10 +118,7 @@ def _ray(given: argparse.Namespace) -> Figures:
 
 
 def _utilisation(given: argparse.Namespace) -> Figures:
-    found = {
-        size: _run(given, "utilisation", size=size, layers=layers, batch_size=batch_size, rounds=given.rounds)
-        for size, layers, batch_size in _sizes(given, ("tiny", 3, 64), ("small", 6, 32), ("base", 12, 8))
-    }
+    found = _by_size(given, "utilisation", ("tiny", 3, 64), ("small", 6, 32), ("base", 12, 8))
     for size, each in found.items():
         print(
             f"utilisation, {size}: {spread(each['ratios'])} of {each['peak_gflops']:,.0f} GFLOP/s "
@@ -161,8 +155,12 @@ _PARTS: dict[str, Callable[[argparse.Namespace], Figures]] = {
 }
 
 
-def _sizes(given: argparse.Namespace, *sizes: tuple[str, int, int]) -> Sequence[tuple[str, int, int]]:
-    return sizes[:1] if given.smoke else sizes
+def _by_size(given: argparse.Namespace, cell: str, *sizes: tuple[str, int, int]) -> dict[str, Figures]:
+    """The cell for each (size, layers, records of a batch); a smoke test takes the first alone."""
+    return {
+        size: _run(given, cell, size=size, layers=layers, batch_size=batch_size, rounds=given.rounds)
+        for size, layers, batch_size in (sizes[:1] if given.smoke else sizes)
+    }
 
 
 def _run(given: argparse.Namespace, cell: str, **flags: object) -> Figures:

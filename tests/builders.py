@@ -78,6 +78,11 @@ def make_order(config: PretrainConfig, num_records: int, *, group_records: int =
     return StreamOrder(num_records, group_records, config.train.batch_size, 6, 2, config.train.seed)
 
 
+def timeless(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines of metrics without what differs from run to run though all that is learned is the same."""
+    return [{name: value for name, value in line.items() if not name.startswith(OF_THE_MACHINE)} for line in lines]
+
+
 def figures(line: dict[str, Any]) -> dict[str, float]:
     """The numbers of a line of metrics that do not tell the time."""
     return {name: value for name, value in line.items() if not name.startswith((*OF_THE_MACHINE, "data/"))}

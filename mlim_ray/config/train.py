@@ -92,3 +92,8 @@ class FeedConfig(Section):
     million records in any size that a model takes"""
     cache_folder: str | None = None
     """folder that they are kept in; none: the system's for temporary files"""
+
+    @property
+    def skips_damaged(self) -> bool:
+        """Whether records of damaged row groups are left out."""
+        return self.on_damaged_shard == "skip"

@@ -22,8 +22,7 @@ MAX_FAILURES = 4
 """of workers without a new checkpoint between them; more will not be mended by another try (our choice)"""
 
 _FILE = "restarts.jsonl"
-_HANGS = (WorkerHealthCheckTimeoutError,)
-_DEATHS = (WorkerHealthCheckFailedError, *_HANGS, ray.exceptions.RayActorError)
+_DEATHS = (WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError, ray.exceptions.RayActorError)
 _NO_ROOM = (WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError)
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _COLLECTIVES = ("gloo", "nccl")
@@ -94,7 +93,7 @@ def reasons(errors: dict[int, Exception], num_workers: int) -> dict[str, str]:
 
 def reason(error: BaseException) -> str:
     """A worker's error in one line."""
-    if isinstance(error, _HANGS):
+    if isinstance(error, WorkerHealthCheckTimeoutError):
         return "gave no answer for train.collective_timeout_s: it hangs, or its machine does"
     inner = error.health_check_failure if isinstance(error, WorkerHealthCheckFailedError) else error
     if isinstance(inner, ray.exceptions.RayActorError):

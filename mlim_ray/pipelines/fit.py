@@ -51,7 +51,7 @@ def fit(folder: RunFolder, setting: Setting[PretrainConfig], plan: WorkerPlan, c
         KeyboardInterrupt: a person asked to stop; a checkpoint was written.
     """
     wait_for_resources(plan)
-    skips_damaged = setting.config.feed.on_damaged_shard == "skip"
+    skips_damaged = setting.config.feed.skips_damaged
     resident = None if setting.streams else put_resident(setting.prepared, skips_damaged=skips_damaged)
     flag = StopFlag()
     job = WorkerJob(setting.config, setting.prepared, folder.anywhere, plan.threads_per_worker, resident, flag.handle)
@@ -172,9 +172,10 @@ def _watch(
                 within_s = setting.config.train.stop_within_s
                 give_up_at = time.monotonic() + within_s
                 say(f"{request.signal_name}: saving a checkpoint, for at most {within_s:g} s; another one ends it now")
+            if give_up_at is not None:
                 flag.hoist()
-            if give_up_at is not None and time.monotonic() > give_up_at:
-                break
+                if time.monotonic() > give_up_at:
+                    break
     if request.signal_name is not None:
         message = f"stopped by {request.signal_name}; {_kept(folder)}; continue with: {command}"
         if request.signal_name == "SIGINT":

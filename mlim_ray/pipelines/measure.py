@@ -40,7 +40,7 @@ class Measured:
 def make_yardstick(config: PretrainConfig, prepared: PreparedSet, num_threads: int) -> Yardstick:
     """Held-out records, limits, and what needs no pre-training."""
     torch.set_num_threads(num_threads)
-    skips_damaged = config.feed.on_damaged_shard == "skip"
+    skips_damaged = config.feed.skips_damaged
     num_cells = model_config(config, prepared).num_cells
     held_out = load_held_out(prepared, config.probe, num_cells, skips_damaged=skips_damaged)
     reference = None

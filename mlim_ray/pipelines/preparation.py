@@ -59,7 +59,7 @@ _TEXT_BYTES = 256
 _MIN_BUCKETS = 4
 _MIN_BUCKET_RECORDS = 2_048
 # Small pictures: what Python holds for each record outweighs them, and a large set takes no more than a small one.
-_MAX_BUCKET_RECORDS = 4_096
+_MAX_TASK_RECORDS = 4_096
 
 
 class TooManyRejected(ValueError):
@@ -371,7 +371,7 @@ def _slices(source: Source, rules: CleaningRules) -> list[Slice]:
     # A multiple of every row group, so that slices of a prepared set begin with one.
     most = max(1, SLICE_BYTES // _record_bytes(rules) // _SLICE_MULTIPLE) * _SLICE_MULTIPLE
     wanted = sum(part.stop - part.start for part in slices) // _ENOUGH_SLICES
-    return limit_slices(join_slices(slices, min(wanted, most, _MAX_BUCKET_RECORDS)), most, _SLICE_MULTIPLE)
+    return limit_slices(join_slices(slices, min(wanted, most, _MAX_TASK_RECORDS)), most, _SLICE_MULTIPLE)
 
 
 def _record_bytes(rules: CleaningRules) -> int:
@@ -379,6 +379,6 @@ def _record_bytes(rules: CleaningRules) -> int:
 
 
 def _num_buckets(num_records: int, rules: CleaningRules) -> int:
-    by_size = max(-(-num_records * _record_bytes(rules) // BUCKET_BYTES), -(-num_records // _MAX_BUCKET_RECORDS))
+    by_size = max(-(-num_records * _record_bytes(rules) // BUCKET_BYTES), -(-num_records // _MAX_TASK_RECORDS))
     by_cores = min(_MIN_BUCKETS, num_records // _MIN_BUCKET_RECORDS)
     return max(1, by_size, by_cores)

@@ -1,6 +1,5 @@
 """Pre-train once, on Ray Train, for any number of workers."""
 
-import logging
 import os
 from typing import Any
 
@@ -26,8 +25,6 @@ from mlim_ray.training.left_out import describe_left_out
 from mlim_ray.training.metrics import read_metrics
 from mlim_ray.training.run_folder import RunFolder, claim_folder
 
-logger = logging.getLogger(__name__)
-
 EXPERIMENT = "pretrain"
 
 
@@ -37,6 +34,7 @@ def pretrain(request: RunRequest[PretrainConfig]) -> dict[str, Any]:
     Raises:
         ValueError: the request cannot be met; nothing was started.
     """
+    # Only the masking tells whether a loss that the best is kept by is ever logged.
     CheckpointPolicy.of(request.config)
     if request.dry_run:
         return describe_run(request)

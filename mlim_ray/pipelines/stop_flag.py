@@ -34,8 +34,8 @@ class StopFlag:
         self.handle: Any = ray.remote(num_cpus=0, max_restarts=-1)(_Flag).remote()
 
     def hoist(self) -> None:
-        """Ask the run to stop; returns once the flag is up."""
-        ray.get(self.handle.hoist.remote())
+        """Ask the run to stop, without waiting; to be asked again, for a flag whose node is lost comes back lowered."""
+        self.handle.hoist.remote()
 
 
 class TrainControl(Control):
@@ -68,7 +68,7 @@ class TrainControl(Control):
             try:
                 self._stops = ray.get(self._asked)
             except ray.exceptions.RayActorError:
-                # The flag's node was lost; it comes back lowered, and the driver raises it again.
+                # The flag's node was lost; the driver raises it again.
                 self._stops = False
             self._asked, self._next_question = None, time.monotonic() + _ASKED_EVERY_S
         return self._stops

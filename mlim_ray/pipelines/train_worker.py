@@ -79,7 +79,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     if trainer.step == train.num_steps:
         return
     if job.resident is None:
-        reader = ShardReader(job.prepared, order, masking, lanes, job.config.feed.on_damaged_shard == "skip")
+        reader = ShardReader(job.prepared, order, masking, lanes, job.config.feed.skips_damaged)
         batches = stream_batches(reader, trainer.step, train.num_steps, left_out.add)
     else:
         records = ray.get(job.resident)

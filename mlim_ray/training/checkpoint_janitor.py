@@ -10,11 +10,10 @@ import re
 from collections.abc import Collection
 
 from mlim_ray.data import storage
-from mlim_ray.training.checkpoint_manifest import COPY_FILE, MANIFEST_FILE, STEP_FILE, STEP_NAME
+from mlim_ray.training.checkpoint_manifest import COPY_FILE, MANIFEST_FILE, STEP_FILE, STEP_NAME, STEP_PATH
 
 _MANIFEST = f"(?:{re.escape(MANIFEST_FILE)}|{re.escape(COPY_FILE)})"
 _TEMPORARY = r"\.[0-9a-f]{32}\.tmp"
-_OF_A_STEP = re.compile(f"{STEP_NAME}/{STEP_FILE}")
 _UNFINISHED = re.compile(rf"(?:{STEP_NAME}/\.{STEP_FILE}|\.{_MANIFEST}){_TEMPORARY}")
 
 
@@ -36,7 +35,7 @@ def remove_leftovers(folder: str, committed: Collection[int]) -> int:
 
 
 def _is_leftover(relative: str, committed: Collection[int]) -> bool:
-    return bool(_UNFINISHED.fullmatch(relative)) or _is_orphan(_OF_A_STEP.fullmatch(relative), committed)
+    return bool(_UNFINISHED.fullmatch(relative)) or _is_orphan(STEP_PATH.fullmatch(relative), committed)
 
 
 def _is_orphan(match: re.Match[str] | None, committed: Collection[int]) -> bool:

@@ -23,6 +23,7 @@ STEP_NAME = r"step-(?P<step>[0-9]{8}|[1-9][0-9]{8,})"
 """what `step_name` gives, and no other way to write a number"""
 STEP_FILE = f"(?:{re.escape(MODEL_FILE)}|{re.escape(TRAINER_FILE)})"
 """a file in the folder of a step"""
+STEP_PATH = re.compile(f"{STEP_NAME}/{STEP_FILE}")
 VERSION = 2
 
 Reason = Literal["last", "best", "every"]
@@ -143,7 +144,7 @@ def _digest(entries: tuple[CheckpointEntry, ...]) -> str:
 def _holds_checkpoints(folder: str) -> bool:
     if not storage.is_folder(folder):
         return False
-    return any(re.fullmatch(f"{STEP_NAME}/{STEP_FILE}", file.relative) for file in storage.walk_files(folder))
+    return any(STEP_PATH.fullmatch(file.relative) for file in storage.walk_files(folder))
 
 
 def _read(path: str) -> bytes | None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mlim_ray.model import MlimModel
+from mlim_ray.training.precision import autocast
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def compile_model(model: MlimModel, precision: str) -> str | None:
             part.compile(dynamic=True)
         model.train()
         for num_records in _MADE_UP_RECORDS:
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            with autocast(model.device.type, precision):
                 logits_MV, picture_B3HW = model(*_made_up_inputs(model, num_records))
             (logits_MV.float().mean() + picture_B3HW.float().mean()).backward()
         if model.device.type == "cuda":

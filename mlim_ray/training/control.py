@@ -19,7 +19,7 @@ class Control:
         return False
 
     def meet(self, line: dict[str, Any] | None) -> bool:
-        """Called after the same step on every worker, with the first worker's last line of metrics.
+        """Called after the same step on every worker, with its last line of metrics; all have the same losses.
 
         Gives whether a checkpoint is to be saved now; the answer must be the same on all workers.
         """

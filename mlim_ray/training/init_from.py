@@ -67,7 +67,9 @@ def fit_start(earlier: EarlierRun, config: Config, prepared: PreparedSet | None)
 
 def start_run(folder: RunFolder, config: PretrainConfig, prepared: PreparedSet) -> str:
     """Write the checkpoint of step 0 of the run in `folder`; gives a line that says where its weights come from."""
-    trainer = build_trainer(config, prepared)
+    # It only holds what a checkpoint holds: there is nothing to compile for.
+    train = config.train.model_copy(update={"compile": False})
+    trainer = build_trainer(config.model_copy(update={"train": train}), prepared)
     line = _load_earlier(trainer.model, folder, config)
     folder.checkpoints().save(0, trainer.model.state_dict(), trainer.state())
     return line

@@ -19,8 +19,8 @@ _INDEX = "index.json"
 
 Line = dict[str, Any]
 
-OF_THE_MACHINE = ("time/", "memory/")
-"""beginnings of the names of figures that differ from run to run, though all that is learned is the same"""
+OF_THE_MACHINE = ("time/", "memory/", "machine/")
+"""beginnings of the names of entries that differ from run to run, though all that is learned is the same"""
 
 
 def read_metrics(run: str) -> list[Line]:

@@ -5,7 +5,6 @@ Layout: `non_finite/step-<NNNNNNNN>/{batch-<rank>.npz,weights.safetensors,summar
 
 import io
 import json
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +21,10 @@ MAX_NAMED_KEYS = 8
 MAX_SKIPPED_IN_A_ROW = 10
 """of steps that are skipped; more are no bad records but a run that diverged (our choice)"""
 MAX_CAPTURED = 3
-"""batches kept of a run; each takes a copy of the weights"""
+"""batches kept of one start of a run; each takes a copy of the weights"""
 FOLDER = "non_finite"
+# A run keeps its learning rate and precision for as long as it lives.
+_ANEW = "start anew with a lower --train.learning-rate or --train.precision float32, --init-from this run if you like"
 
 
 class NonFiniteError(ValueError):
@@ -73,13 +74,12 @@ class NonFiniteGuard:
             problem += f"; kept in {place}, look with mlim-ray replay {place}"
         if self._policy == "stop":
             raise NonFiniteError(
-                f"{problem}; lower --train.learning-rate, use --train.precision float32, mend the records, or go on "
-                f"without such steps with --train.on-non-finite skip"
+                f"{problem}; go on without such steps with --resume --train.on-non-finite skip, or mend the records; "
+                f"where the run diverged, {_ANEW}"
             )
         if self._in_a_row > MAX_SKIPPED_IN_A_ROW:
             raise NonFiniteError(
-                f"{self._in_a_row} steps in a row gave no finite gradient, so it is not the records: {problem}; "
-                f"lower --train.learning-rate or use --train.precision float32, and resume"
+                f"{self._in_a_row} steps in a row gave no finite gradient, so it is not the records: {problem}; {_ANEW}"
             )
 
     def _capture(
@@ -120,10 +120,5 @@ def require_finite(step: int, weights: dict[str, Tensor]) -> None:
     if bad:
         raise NonFiniteError(
             f"after step {step} the weights {', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''} are not finite, so "
-            f"no checkpoint was written; the one before is intact: lower --train.learning-rate and start from it"
+            f"no checkpoint was written and the one before is intact; {_ANEW}"
         )
-
-
-def is_finite(norm: float) -> bool:
-    """Whether a gradient of this norm may be learned from."""
-    return math.isfinite(norm)

@@ -3,7 +3,6 @@
 Legend: B records, M hidden pieces.
 """
 
-import contextlib
 import io
 import json
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from mlim_ray.data import storage
 from mlim_ray.model import MlimConfig, MlimModel
 from mlim_ray.objectives import mlm_terms, recon_terms
 from mlim_ray.training.batch import Batch
+from mlim_ray.training.precision import autocast
 from mlim_ray.training.tensors import to_tensors
 
 
@@ -71,7 +71,7 @@ def replay(place: str, precision: str | None = None) -> Replay:
         if len(batch.key_hash_B) == 0:
             continue
         inputs = to_tensors(batch, torch.device("cpu"))
-        with _autocast(precision or settings["precision"]):
+        with autocast("cpu", precision or settings["precision"]):
             logits_MV, reconstruction_B3HW = model(*inputs[:6])
         mlm = mlm_terms(logits_MV, inputs.token_ids_BT, inputs.token_hidden_BT)
         recon = recon_terms(reconstruction_B3HW, inputs.pixels_B3HW, inputs.cell_hidden_BN, settings["recon_target"])
@@ -91,7 +91,3 @@ def _read_batch(path: str) -> Batch:
 
 def _mean(total: torch.Tensor, count: torch.Tensor) -> float | None:
     return float(total / count) if count > 0 else None
-
-
-def _autocast(precision: str) -> contextlib.AbstractContextManager[Any]:
-    return torch.autocast("cpu", torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()

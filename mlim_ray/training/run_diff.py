@@ -18,7 +18,7 @@ Part = Literal["config", "start", "data", "masks", "loss"]
 PARTS: tuple[Part, ...] = ("config", "start", "data", "masks", "loss")
 """in the order in which one brings about the next"""
 _EXACT = ("samples", "epoch")
-_OF_ONE_STEP = (*_EXACT, "learning_rate", "gradient_norm", "num_skipped_steps")
+_OF_ONE_STEP = (*_EXACT, "learning_rate", "gradient_norm", "num_skipped_steps", "num_left_out")
 _UNDECISIVE = (
     *("prepare.image_folder", "prepare.tokenizer", "feed.kind", "probe."),
     *("train.log_every_steps", "train.checkpoint_every_steps", "train.num_checkpoints_kept", "train.keep_"),

@@ -6,6 +6,7 @@ Legend: B records, N image cells, T token positions, H and W pixels.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -26,10 +27,11 @@ from mlim_ray.training.device_feed import DeviceFeed, Part, Step
 from mlim_ray.training.distributed import num_workers, rank, sum_over_workers, time_reductions
 from mlim_ray.training.fingerprint import Fingerprint
 from mlim_ray.training.meter import LossMeter
-from mlim_ray.training.non_finite import NonFiniteGuard, is_finite, require_finite
+from mlim_ray.training.non_finite import NonFiniteGuard, require_finite
 from mlim_ray.training.optimiser import learning_rate_at, make_optimiser
 from mlim_ray.training.order import StreamOrder
 from mlim_ray.training.parts import count_targets
+from mlim_ray.training.precision import autocast
 from mlim_ray.training.throughput import Throughput
 
 Report = Callable[[dict[str, Any]], None]
@@ -179,7 +181,7 @@ class Trainer:
         # Before the norm is read, which waits for a GPU to be done.
         feed.prefetch()
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), train.max_gradient_norm))
-        if is_finite(norm):
+        if math.isfinite(norm):
             self.guard.accept()
             self.meter.commit()
             for group in self.optimiser.param_groups:
@@ -196,7 +198,7 @@ class Trainer:
         """Add the gradient of this part's share of the global batch's loss; gives the loss of each record, [B]."""
         weight = 1.0 if part.num_records else 0.0
         inputs = part.inputs
-        with self._autocast():
+        with autocast(self.device.type, self.config.train.precision):
             logits_MV, reconstruction_B3HW = self._forward(*inputs[:6])
         mlm = mlm_terms(logits_MV, inputs.token_ids_BT, inputs.token_hidden_BT, inputs.layout.hidden_token_M)
         recon = recon_terms(reconstruction_B3HW, inputs.pixels_B3HW, inputs.cell_hidden_BN, self.config.recon.target)
@@ -211,11 +213,6 @@ class Trainer:
     def _without_exchange(self) -> contextlib.AbstractContextManager[Any]:
         if isinstance(self._forward, DistributedDataParallel):
             return self._forward.no_sync()
-        return contextlib.nullcontext()
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.config.train.precision == "bfloat16":
-            return torch.autocast(self.device.type, torch.bfloat16)
         return contextlib.nullcontext()
 
     def _loss_settings(self) -> dict[str, Any]:
@@ -242,5 +239,5 @@ class Trainer:
             "num_left_out": self.num_left_out,
             **self.clock.read_and_reset(samples),
             **self.throughput.read_and_reset(),
-            **({} if self.compile_failure is None else {"compile_failure": self.compile_failure}),
+            **({} if self.compile_failure is None else {"machine/compile_failure": self.compile_failure}),
         }

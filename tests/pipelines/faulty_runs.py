@@ -14,7 +14,8 @@ from typing import Any
 import psutil
 
 from mlim_ray.training.metrics import read_metrics
-from tests.pipelines.test_pretrain import start, timeless
+from tests.builders import timeless
+from tests.pipelines.test_pretrain import start
 
 BUDGET_S = 600.0
 CHECKPOINT_EVERY = 10

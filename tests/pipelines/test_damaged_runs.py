@@ -14,9 +14,9 @@ import pytest
 
 from mlim_ray.config import PretrainConfig
 from mlim_ray.data.prepared import PreparedSet
-from mlim_ray.training.metrics import OF_THE_MACHINE, read_metrics
+from mlim_ray.training.metrics import read_metrics
 from mlim_ray.training.stream import stream_order
-from tests.builders import digests, figures
+from tests.builders import digests, figures, timeless
 from tests.prepared_sets import damage
 
 pytestmark = pytest.mark.cluster
@@ -53,10 +53,7 @@ def pretrain(folder: Path, out: str, *flags: str) -> subprocess.CompletedProcess
 
 
 def losses(run: Path) -> list[dict[str, Any]]:
-    return [
-        {name: value for name, value in line.items() if not name.startswith(OF_THE_MACHINE)}
-        for line in read_metrics(str(run))
-    ]
+    return timeless(read_metrics(str(run)))
 
 
 def test_a_damaged_shard_stops_a_run_which_may_go_on_without_it(folder: Path) -> None:

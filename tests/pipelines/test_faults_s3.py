@@ -9,9 +9,10 @@ import pytest
 
 from mlim_ray.training.checkpoint import CheckpointStore
 from mlim_ray.training.metrics import read_metrics
+from tests.builders import timeless
 from tests.object_store import ObjectStore
 from tests.pipelines.faulty_runs import FLAGS, FaultyRun
-from tests.pipelines.test_pretrain import start, timeless, wait_until
+from tests.pipelines.test_pretrain import start, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.torture, pytest.mark.timeout(1_800)]
 

@@ -22,9 +22,9 @@ from transformers import AutoModel, AutoTokenizer
 from mlim_ray.masking.mam import MODES
 from mlim_ray.model import MlimModel
 from mlim_ray.training.checkpoint import CheckpointStore
-from mlim_ray.training.metrics import OF_THE_MACHINE, read_metrics
+from mlim_ray.training.metrics import read_metrics
 from mlim_ray.training.run_diff import diff_runs
-from tests.builders import digests, figures
+from tests.builders import digests, figures, timeless
 
 pytestmark = pytest.mark.cluster
 
@@ -88,10 +88,6 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.communicate(timeout=BUDGET_S)
     _, alive = psutil.wait_procs(started, timeout=60)
     assert not alive, f"Ray left {alive}"
-
-
-def timeless(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in line.items() if not name.startswith(OF_THE_MACHINE)} for line in lines]
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,16 @@ def assert_is_step(checkpoint: Checkpoint | None, step: int) -> None:
     assert torch.equal(moment, torch.arange(4.0) * step)
 
 
+def assert_finds(store: CheckpointStore, step: int | None) -> None:
+    """The newest checkpoint is that of `step`, none without it, and nothing is refused."""
+    checkpoint, refused = store.latest()
+    assert refused == []
+    if step is None:
+        assert checkpoint is None
+    else:
+        assert_is_step(checkpoint, step)
+
+
 def assert_all_are_whole(store: CheckpointStore) -> set[str]:
     """Every file that the manifest names is as it was written; gives the files, relative to the store's folder."""
     files = {f"step-{entry.step:08d}/{name}": file for entry in store.entries() for name, file in entry.files.items()}

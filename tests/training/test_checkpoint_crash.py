@@ -13,7 +13,7 @@ import pytest
 
 from mlim_ray.training.checkpoint import CheckpointStore
 from mlim_ray.training.checkpoint_policy import CheckpointPolicy
-from tests.training.checkpoints import assert_is_step, assert_nothing_else, die_while_saving, save
+from tests.training.checkpoints import assert_finds, assert_is_step, assert_nothing_else, die_while_saving, save
 
 pytestmark = pytest.mark.slow
 
@@ -31,15 +31,6 @@ def started(store: CheckpointStore, at: int, told: Path) -> BaseProcess:
 
 def copied(store: CheckpointStore, to: Path) -> CheckpointStore:
     return CheckpointStore(str(shutil.copytree(store.folder, to)), store.policy)
-
-
-def assert_finds(store: CheckpointStore, step: int | None) -> None:
-    checkpoint, refused = store.latest()
-    assert refused == []
-    if step is None:
-        assert checkpoint is None
-    else:
-        assert_is_step(checkpoint, step)
 
 
 def points_of_a_save(store: CheckpointStore, told: Path) -> list[str]:

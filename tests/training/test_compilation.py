@@ -57,7 +57,7 @@ def test_a_compiled_run_learns_the_same(tmp_path: Path) -> None:
     for ours, theirs in zip(compiled["lines"], plain["lines"], strict=True):
         learned = {name: value for name, value in theirs.items() if name.startswith(("loss/", "gradient_norm"))}
         assert {name: ours[name] for name in learned} == pytest.approx(learned, rel=1e-4)
-        assert "compile_failure" not in ours
+        assert "machine/compile_failure" not in ours
 
 
 def test_without_a_compiler_the_run_goes_on_and_says_why(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_without_a_compiler_the_run_goes_on_and_says_why(tmp_path: Path) -> None
     assert fallen_back["failure"] and not fallen_back["compiled"]
     assert f"torch.compile failed here: {fallen_back['failure']}" in errors
     for ours, theirs in zip(fallen_back["lines"], plain["lines"], strict=True):
-        assert ours["compile_failure"] == fallen_back["failure"]
+        assert ours["machine/compile_failure"] == fallen_back["failure"]
         assert {name: ours[name] for name in theirs if name.startswith("loss/")} == {
             name: value for name, value in theirs.items() if name.startswith("loss/")
         }

@@ -14,10 +14,9 @@ import torch.distributed
 from mlim_ray.config import PretrainConfig
 from mlim_ray.training.checkpoint import CheckpointStore
 from mlim_ray.training.distributed import wait_for_all
-from mlim_ray.training.metrics import OF_THE_MACHINE
 from mlim_ray.training.stream import resident_batches
 from mlim_ray.training.trainer import Trainer
-from tests.builders import digests, figures, make_config, make_masking, make_model, make_order, make_records
+from tests.builders import digests, figures, make_config, make_masking, make_model, make_order, make_records, timeless
 
 pytestmark = pytest.mark.slow
 
@@ -90,10 +89,6 @@ def resume(rank: int, num_workers: int, saved_by: int, folder: Path) -> list[dic
     lines: list[dict[str, Any]] = []
     resumed.run(batches, NUM_STEPS, lines.append, lambda: resumed.state() and None)
     return timeless(lines)
-
-
-def timeless(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in line.items() if not name.startswith(OF_THE_MACHINE)} for line in lines]
 
 
 def work(rank: int, num_workers: int, folder: Path) -> None:

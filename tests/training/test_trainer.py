@@ -16,12 +16,11 @@ from mlim_ray.data.records import Records
 from mlim_ray.masking import mode_names
 from mlim_ray.training.batch import Batch, make_batch
 from mlim_ray.training.checkpoint import CheckpointStore
-from mlim_ray.training.metrics import OF_THE_MACHINE
 from mlim_ray.training.order import StreamOrder
 from mlim_ray.training.stream import resident_batches
 from mlim_ray.training.tensors import to_tensors
 from mlim_ray.training.trainer import Trainer
-from tests.builders import make_config, make_masking, make_model, make_order, make_records
+from tests.builders import make_config, make_masking, make_model, make_order, make_records, timeless
 
 Line = dict[str, Any]
 
@@ -83,10 +82,6 @@ def test_a_logged_line_is_what_a_direct_computation_gives(target: str) -> None:
         assert line["loss/total"] == pytest.approx(0.7 * line["loss/mlm"] + 3.0 * line["loss/recon"])
 
 
-def losses(lines: list[Line]) -> list[Line]:
-    return [{key: value for key, value in line.items() if not key.startswith(OF_THE_MACHINE)} for line in lines]
-
-
 @pytest.mark.parametrize("dropout_ratio", [0.0, 0.1])
 @pytest.mark.parametrize("killed_at", [4, 5, 7])
 def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(
@@ -116,7 +111,7 @@ def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(
     second.load_state(checkpoint.trainer_state)
     assert second.step == killed_at
     second.run(batches_from(records, config, order, second.step), 11, after.append)
-    assert losses(before + after) == losses(whole)
+    assert timeless(before + after) == timeless(whole)
     for name, weight in uninterrupted.model.state_dict().items():
         assert torch.equal(second.model.state_dict()[name], weight), name
 
@@ -130,7 +125,7 @@ def test_saving_does_not_change_what_is_learned() -> None:
         save = (lambda t=trainer, s=saved: s.append(t.state()["step"])) if saves else None
         trainer.run(batches_from(records, config, order, 0), 6, lines.append, save)
         assert saved == ([3, 6] if saves else [])
-        results.append(losses(lines))
+        results.append(timeless(lines))
     assert results[0] == results[1]
     assert [line["step"] for line in results[0]] == [4, 6]
 

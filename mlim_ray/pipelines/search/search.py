@@ -128,7 +128,7 @@ def _run(
 
 def _fit(folder: RunFolder, setting: Setting[SearchRunConfig], plan: WorkerPlan, study: SearchStudy) -> None:
     search_config = setting.config.search
-    skips_damaged = setting.config.feed.on_damaged_shard == "skip"
+    skips_damaged = setting.config.feed.skips_damaged
     resident = None if setting.streams else put_resident(setting.prepared, skips_damaged=skips_damaged)
     job = TrialJob(setting.config, setting.prepared, folder.path, plan.threads_per_worker, resident)
     resources = {"cpu": plan.cpus_per_worker, "gpu": plan.gpus_per_worker}

@@ -128,7 +128,7 @@ class PretrainTrial(tune.Trainable):
             return resident_batches(
                 self._records, trainer.order, masking, lanes, trainer.step, num_steps, self._left_out.add
             )
-        skips_damaged = self._config.feed.on_damaged_shard == "skip"
+        skips_damaged = self._config.feed.skips_damaged
         reader = ShardReader(job.prepared, trainer.order, masking, lanes, skips_damaged)
         return stream_batches(reader, trainer.step, num_steps, self._left_out.add)
 
