@@ -8,7 +8,7 @@ from mlim_ray.config.base import Section
 from mlim_ray.config.score import Objective, parse_score
 
 NUM_ARMS = 4
-"""Trials that are confirmed: the best two searched ones, the paper's setting and light-only masking."""
+"""Trials that are confirmed: the best two, the paper's setting and light-only masking."""
 
 
 class SearchConfig(Section):
