@@ -81,7 +81,7 @@ def judge(search: Search) -> Verdict:
         )
     return Verdict(
         _confirmed_headline(search, confirmation),
-        (*_difference_sentences(search, confirmation), *_front(search)),
+        (*_difference_sentences(search, confirmation), *_left_out(search, confirmation), *_front(search)),
         agreement,
         sentences,
         _noise(confirmation),
@@ -175,6 +175,17 @@ def _difference_sentence(search: Search, difference: ScoreDifference) -> str:
     first, second = called(_trial(search, difference.trial)), _named(search, difference.against)
     verdict = "a difference" if difference.is_found else "no difference was found"
     return f"{first} scores {change_text(difference.mean)} than {second} ({interval_text(difference)}): {verdict}."
+
+
+def _left_out(search: Search, confirmation: Confirmation) -> tuple[str, ...]:
+    """What a sceptic would miss: a better single score that was not run again."""
+    first = search.ranked()[:1]
+    if not first or confirmation.arm(first[0].trial) is not None:
+        return ()
+    return (
+        f"{called(first[0])} had the lowest single score of the search, {first[0].score or 0.0:.4f}, and was not run "
+        "again.",
+    )
 
 
 def change_text(change: float) -> str:

@@ -43,6 +43,15 @@ def test_no_difference_found_is_the_answer_itself() -> None:
     assert "wins" not in " ".join(verdict.sentences)
 
 
+def test_a_better_single_score_that_was_not_confirmed_is_told() -> None:
+    found = [*trials(), trial(5, "both_heavy", score=0.5)]
+    sentences = judge(search(found, confirmation=confirmation())).sentences
+    assert "Hiding 80 % of both sides had the lowest single score of the search, 0.5000, and was not run again." in (
+        sentences
+    )
+    assert "was not run again" not in " ".join(judge(search(confirmation=confirmation())).sentences)
+
+
 def test_a_difference_to_one_reference_alone_names_the_other() -> None:
     found = undecided()
     found["differences"][1] |= {"interval": [0.01, 0.11], "is_found": True}
