@@ -79,6 +79,7 @@ def render_search_page(
         table=trial_table(search),
         states=Counter(STATE_NAMES.get(trial.state, trial.state.lower()) for trial in search.trials),
         roles=Counter(ROLE_NAMES[trial.role] for trial in search.trials),
+        state_names=STATE_NAMES,
         role_names=ROLE_NAMES,
         failures=[trial for trial in search.trials if trial.state == "FAIL"],
         total_samples=sum(trial.samples for trial in search.trials),
