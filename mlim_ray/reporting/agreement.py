@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Literal
 
-from mlim_ray.evaluation.intervals import difference_of
+from mlim_ray.evaluation.intervals import CONFIDENCE, difference_of
 from mlim_ray.reporting.figures import finite
 from mlim_ray.reporting.probe_tables import accuracy_difference_error
 from mlim_ray.reporting.search_figures import ERROR_OF, AccuracyKey, Confirmation, Search, Trial
@@ -21,8 +22,8 @@ Finding = tuple[Agreement, str]
 def agreement_of(search: Search) -> tuple[Agreement, tuple[str, ...]]:
     """The worst finding of the linear probe's two figures, and a sentence for each.
 
-    With a confirmation: paired differences over its seeds. Without: the trials that ran to the end, once each, where a
-    difference within two standard errors of the held-out records decides nothing. A figure that is itself the score
+    With a confirmation: paired differences over its seeds. Without: the trials that ran to the end, once each; what the
+    best of so many may be ahead by chance over the held-out records decides nothing. A figure that is itself the score
     cannot disagree with it and is left out; where both are, the probe that masks is laid beside them.
     """
     if search.best is None:
@@ -75,20 +76,20 @@ def _single(ranked: Sequence[Trial], best: Trial, key: AccuracyKey) -> Finding |
         return None
     ours = accuracies[best.trial]
     leader, theirs = max(accuracies.items(), key=lambda item: item[1])
-    noise = 2 * accuracy_difference_error(ours, theirs, num_held_out)
+    noise = _quantile(len(accuracies) - 1) * accuracy_difference_error(ours, theirs, num_held_out)
     name = next(trial.name for trial in ranked if trial.trial == leader)
     figures = f"{theirs:.3f} against {ours:.3f} of {best.name}"
     how = _FOUND_BY[key]
     if theirs <= ours:
         return "agrees", f"The linear probe {how} ranks {best.name} first too ({ours:.3f})."
     if theirs - ours <= noise:
-        return (
-            "unclear",
-            f"The linear probe {how} has {name} ahead, {figures}, within two standard errors ({noise:.3f}).",
-        )
-    return "disagrees", (
-        f"The linear probe {how} ranks {name} first, {figures}: more than two standard errors ({noise:.3f}) apart."
-    )
+        return "unclear", f"The linear probe {how} has {name} ahead, {figures}, within chance ({noise:.3f})."
+    return "disagrees", f"The linear probe {how} ranks {name} first, {figures}: more than chance gives ({noise:.3f})."
+
+
+def _quantile(num_others: int) -> float:
+    """Standard errors that the best of so many others stays within, 95 times of 100 (Bonferroni)."""
+    return NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / 2 / num_others)
 
 
 def _masked(ranked: Sequence[Trial], best: Trial) -> Finding | None:

@@ -1,11 +1,15 @@
-"""Shares of importance as bars."""
+"""What the knobs are worth: shares as bars, and the pairs that are worth a look."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 from mlim_ray.reporting.figures import finite
-from mlim_ray.reporting.search_figures import Importance, knob_title
+from mlim_ray.reporting.search_figures import Importance, Search, Trial, knob_title
+
+_NUM_PAIRS = 3
+_FEWEST_TOGETHER = 5
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,21 @@ def interaction_bars(importance: Importance) -> list[ShareBar]:
             for first, second, value in importance.interactions
         ]
     )
+
+
+def weighty_pairs(search: Search) -> list[tuple[str, str]]:
+    """Pairs of the weightiest knobs that some trials have together, for a look at what they do together."""
+    if search.importance is None:
+        return []
+    shares = {name: share for name, value in search.importance.values.items() if (share := finite(value)) is not None}
+    ranked = sorted(shares, key=lambda name: -shares[name])
+    pairs = sorted(combinations(ranked, 2), key=lambda pair: -shares[pair[0]] * shares[pair[1]])
+    together = [pair for pair in pairs if len(_scored_with(search, pair)) >= _FEWEST_TOGETHER]
+    return together[:_NUM_PAIRS]
+
+
+def _scored_with(search: Search, pair: tuple[str, str]) -> list[Trial]:
+    return [trial for trial in search.trials if trial.curve and all(name in trial.params for name in pair)]
 
 
 def _bars(shares: list[tuple[str, float]]) -> list[ShareBar]:

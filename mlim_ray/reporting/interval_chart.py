@@ -10,7 +10,7 @@ from mlim_ray.reporting.search_figures import ConfirmedArm, ScoreDifference, Sea
 from mlim_ray.reporting.verdict import called, change_text
 
 _MARGIN = 0.04
-_NUM_TICKS = 4
+_NUM_TICKS = 6
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class _Axis:
         return round(100 * (value - self.low) / (self.high - self.low), 2)
 
     def ticks(self, *, signed: bool = False) -> tuple[Tick, ...]:
-        """Round numbers, some four of them."""
+        """Round numbers, at most seven."""
         raw = (self.high - self.low) / _NUM_TICKS
         magnitude = 10 ** math.floor(math.log10(raw))
         step = next(size for size in (1, 2, 5, 10) if size * magnitude >= raw) * magnitude

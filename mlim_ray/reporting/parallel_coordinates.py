@@ -7,6 +7,7 @@ Here a line that skips axes which its policy does not have is dashed until the n
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,13 +17,15 @@ from mlim_ray.reporting.figures import finite
 from mlim_ray.reporting.search_charts import is_categorical
 from mlim_ray.reporting.search_figures import Search, Trial
 
-HEIGHT = 360
-TOP, BOTTOM = 64, 30
-_SIDE = 46
-_AXIS_GAP = 84
+HEIGHT = 370
+TOP, BOTTOM = 72, 30
+_SIDE = 42
+_AXIS_GAP = 70
 _MIN_WIDTH = 1_080
 _NUM_RANKS = 4
 _LONGEST_LABEL = 12
+_HEADING_WIDTH, _NUM_HEADING_LINES = 11, 3
+"""characters of a line, and lines below the section's name"""
 
 
 @dataclass(frozen=True)
@@ -195,13 +198,10 @@ class _Scale:
         )
 
 
-def _wrapped(text: str) -> tuple[str, ...]:
-    """At most two lines."""
-    if len(text) <= _LONGEST_LABEL or " " not in text:
-        return (text,)
-    spaces = [at for at, letter in enumerate(text) if letter == " "]
-    middle = min(spaces, key=lambda at: abs(at - len(text) / 2))
-    return text[:middle], text[middle + 1 :]
+def _wrapped(text: str) -> list[str]:
+    """Lines that fit between two axes, at most three."""
+    lines = textwrap.wrap(text, _HEADING_WIDTH, break_long_words=True)
+    return lines if len(lines) <= _NUM_HEADING_LINES else [*lines[: _NUM_HEADING_LINES - 1], f"{lines[2][:-2]}.."]
 
 
 def _cut(text: str) -> str:

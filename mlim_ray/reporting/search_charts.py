@@ -21,7 +21,7 @@ from mlim_ray.reporting.charts import (
     short,
 )
 from mlim_ray.reporting.figures import finite
-from mlim_ray.reporting.search_figures import ROLE_NAMES, Role, Search, Trial
+from mlim_ray.reporting.search_figures import ROLE_NAMES, Role, Search, Trial, knob_title
 
 STYLES: dict[Role, tuple[str, str]] = {
     "paper": (VERMILION, "square"),
@@ -32,14 +32,19 @@ STYLES: dict[Role, tuple[str, str]] = {
 }
 """Colour and symbol of a role."""
 BEST_STYLE = (BLUE, "star")
+_CROWD = 40
+"""More lines of one colour are drawn faint."""
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
-def search_charts(search: Search, knobs: Sequence[str]) -> dict[str, Chart]:
-    """Score over samples, over each of the knobs, and the fronts of several objectives, by element id."""
+def search_charts(search: Search, knobs: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[str, Chart]:
+    """Score over samples, over each of the knobs and some pairs of them, and the fronts of several objectives, by
+    element id."""
     charts = {"curve-score": _score_curves(search)} if any(trial.curve for trial in search.trials) else {}
     for number, name in enumerate(knobs):
         charts[f"knob-{number}"] = _knob_chart(search, name)
+    for number, pair in enumerate(pairs):
+        charts[f"pair-{number}"] = _pair_chart(search, *pair)
     for number, (first, second) in enumerate(combinations(range(len(search.objectives)), 2)):
         charts[f"front-{number}"] = _front_chart(search, first, second)
     return charts
@@ -87,6 +92,7 @@ def _score_curves(search: Search) -> Chart:
             symbols += [*[symbol] * (len(points) - 1), last, symbol]
             texts += [_label(trial)] * (len(points) + 1)
         is_special = name != ROLE_NAMES["searched"]
+        is_crowd = len(trials) > _CROWD
         data.append(
             {
                 "type": "scatter",
@@ -96,8 +102,9 @@ def _score_curves(search: Search) -> Chart:
                 "y": y,
                 "text": texts,
                 "connectgaps": False,
+                "opacity": 0.4 if is_crowd else 1,
                 "line": {"color": colour, "width": 2.2 if is_special else 1},
-                "marker": {"color": colour, "size": 9 if is_special else 5, "symbol": symbols},
+                "marker": {"color": colour, "size": 9 if is_special else 3 if is_crowd else 5, "symbol": symbols},
                 "hovertemplate": "%{text}<br>%{x:,} samples<br>score %{y:.4f}<extra></extra>",
             }
         )
@@ -126,16 +133,7 @@ def _points(trial: Trial) -> list[tuple[float, float]]:
 
 
 def _knob_chart(search: Search, knob: str) -> Chart:
-    values = [trial.params[knob] for trial in search.trials if knob in trial.params]
-    levels = list(dict.fromkeys(str(value) for value in values)) if is_categorical(values) else None
-
-    def place(trial: Trial) -> float:
-        value = trial.params[knob]
-        if levels is None:
-            return float(f"{value:.5g}")
-        # Points of one level are spread a little, the same way each time, so that none hides another.
-        return round(levels.index(str(value)) + ((trial.trial * _GOLDEN) % 1 - 0.5) * 0.5, 3)
-
+    place, axis = _knob_axis(search, knob)
     data = []
     for colour, symbol, name, trials in _groups(
         search, lambda trial: knob in trial.params and finite(trial.score) is not None
@@ -155,17 +153,76 @@ def _knob_chart(search: Search, knob: str) -> Chart:
     layout = layout_of("", "", show_legend=False)
     layout["height"] = 220
     layout["hovermode"] = "closest"
-    if levels is not None:
-        names = [escape(level if len(level) <= 16 else f"{level[:15]}...") for level in levels]
-        layout["xaxis"] |= {
-            "tickvals": list(range(len(levels))),
-            "ticktext": names,
-            "range": [-0.5, len(levels) - 0.5],
-            "showgrid": False,
-        }
-    elif knob in search.log_knobs and all(value > 0 for value in values):
-        layout["xaxis"] |= {"type": "log", "nticks": 5}
+    layout["xaxis"] |= axis
     return {"data": data, "layout": layout}
+
+
+def _pair_chart(search: Search, first: str, second: str) -> Chart:
+    """Where in two knobs trials stand, coloured by their score at the first rung, which all of them reached."""
+    trials = [trial for trial in search.trials if _points(trial) and first in trial.params and second in trial.params]
+    (x_of, x_axis), (y_of, y_axis) = _knob_axis(search, first), _knob_axis(search, second)
+    scores = [short(_points(trial)[0][1]) for trial in trials]
+    layout = layout_of(escape(knob_title(first)), escape(knob_title(second)), show_legend=False)
+    layout["hovermode"] = "closest"
+    layout["height"] = 320
+    layout["xaxis"] |= x_axis
+    layout["yaxis"] |= y_axis
+    colour_bar = {"thickness": 10, "outlinewidth": 0, "title": {"text": "score", "font": {"size": 11}}}
+    marker = {"color": scores, "colorscale": "Viridis", "showscale": True, "size": 10, "colorbar": colour_bar}
+    return {
+        "data": [
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": [x_of(trial) for trial in trials],
+                "y": [y_of(trial) for trial in trials],
+                "text": [
+                    f"{_label(trial)}<br>{_value_text(trial.params[first])}, {_value_text(trial.params[second])}"
+                    for trial in trials
+                ],
+                "marker": marker | {"line": {"color": GREY, "width": 0.5}},
+                "hovertemplate": "%{text}<br>score %{marker.color:.4f}<extra></extra>",
+            }
+        ],
+        "layout": layout,
+    }
+
+
+def _knob_axis(search: Search, knob: str) -> tuple[Callable[[Trial], float], dict[str, Any]]:
+    """Where a trial stands on the axis of a knob, and what the axis shows."""
+    values = [trial.params[knob] for trial in search.trials if knob in trial.params]
+    if not is_categorical(values):
+        axis: dict[str, Any] = {}
+        if knob in search.log_knobs and all(value > 0 for value in values):
+            ticks = _log_ticks(min(values), max(values))
+            axis = {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+        return lambda trial: float(f"{trial.params[knob]:.5g}"), axis
+    levels = list(dict.fromkeys(str(value) for value in values))
+    names = [escape(level if len(level) <= 16 else f"{level[:15]}...") for level in levels]
+
+    def place(trial: Trial) -> float:
+        # Points of one level are spread a little, the same way each time, so that none hides another.
+        return round(levels.index(str(trial.params[knob])) + ((trial.trial * _GOLDEN) % 1 - 0.5) * 0.5, 3)
+
+    return place, {
+        "tickvals": list(range(len(levels))),
+        "ticktext": names,
+        "tickangle": 0,
+        "tickfont": {"size": 10},
+        "range": [-0.5, len(levels) - 0.5],
+        "showgrid": False,
+    }
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two, as few as a small chart can name."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1,), (1, 3), (1, 2, 5)):
+        ticks = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
+        inside = [tick for tick in ticks if low * 0.9 <= tick <= high * 1.1]
+        if len(inside) >= 3:
+            break
+    return inside or [low]
 
 
 def _front_chart(search: Search, first: int, second: int) -> Chart:

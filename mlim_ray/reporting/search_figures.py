@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from mlim_ray.reporting.figures import LinearFigures, ProbeFigures, finite
@@ -231,7 +232,7 @@ class Search:
         """The confirmed winner; none without a confirmation, or where it found no difference."""
         return None if self.confirmation is None else self.trial(self.confirmation.winner)
 
-    @property
+    @cached_property
     def best(self) -> Trial | None:
         """The winner, or else the lowest mean of the confirmation, or else the lowest score."""
         if self.confirmation is not None:
@@ -250,10 +251,11 @@ class Search:
 
     @property
     def knobs(self) -> list[str]:
-        """Names of all searched knobs, the policy first, those of one section or policy side by side."""
+        """Names of all searched knobs: the policy, then what only some policies have, then what all trials have."""
         names = dict.fromkeys(name for trial in self.trials for name in trial.params)
         sections = list(dict.fromkeys(name.split(".")[0] for name in names))
-        return sorted(names, key=lambda name: (name != "policy", sections.index(name.split(".")[0])))
+        shared = {name for name in names if all(name in trial.params for trial in self.trials if trial.params)}
+        return sorted(names, key=lambda name: (name != "policy", name in shared, sections.index(name.split(".")[0])))
 
     def trial(self, number: int | None) -> Trial | None:
         """The trial of that number."""

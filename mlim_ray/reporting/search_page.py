@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from mlim_ray.reporting.charts import probe_charts
 from mlim_ray.reporting.figures import Command, LinearFigures
-from mlim_ray.reporting.importance import interaction_bars, knob_bars
+from mlim_ray.reporting.importance import interaction_bars, knob_bars, weighty_pairs
 from mlim_ray.reporting.interval_chart import arms_chart, differences_chart
 from mlim_ray.reporting.page import render_page
 from mlim_ray.reporting.parallel_coordinates import parallel_coordinates
 from mlim_ray.reporting.run_page import flat, probe_content, yaml_text
 from mlim_ray.reporting.search_charts import best_name, search_charts
-from mlim_ray.reporting.search_figures import ROLE_NAMES, Search, knob_title
+from mlim_ray.reporting.search_figures import ROLE_NAMES, AccuracyKey, Search, knob_title
 from mlim_ray.reporting.trial_table import STATE_NAMES, trial_table
 from mlim_ray.reporting.verdict import judge
 
@@ -58,7 +58,8 @@ def render_search_page(
         ValueError: pictures of the best trial and of the reference show different records.
     """
     varied = [name for name in search.knobs if _num_values(search, name) > 1]
-    charts = search_charts(search, varied)
+    pairs = weighty_pairs(search)
+    charts = search_charts(search, varied, pairs)
     best = search.best
     probe = None if best is None else best.probe
     best_rows, reference_rows = _rows(search, pictures or {})
@@ -74,6 +75,7 @@ def render_search_page(
         best_name=best_name(search),
         refresh_s=REFRESH_S if search.is_running else None,
         judgement=judge(search),
+        accuracies=_accuracies(search),
         arms=arms_chart(search),
         differences=differences_chart(search),
         table=trial_table(search),
@@ -86,6 +88,7 @@ def render_search_page(
         baselines=_baselines(search),
         parallel=parallel_coordinates(search, varied),
         knobs=[(f"knob-{number}", knob_title(name), name) for number, name in enumerate(varied)],
+        pairs=[(f"pair-{number}", *map(knob_title, pair)) for number, pair in enumerate(pairs)],
         fronts=[(f"front-{n}", *pair) for n, pair in enumerate(combinations(search.objectives, 2))],
         knob_bars=[] if importance is None else knob_bars(importance),
         interaction_bars=[] if importance is None else interaction_bars(importance),
@@ -117,6 +120,28 @@ def _rows(
             "make both with reconstruction_rows on one probe set"
         )
     return best, rows
+
+
+def _accuracies(search: Search) -> list[tuple[str, str, float, str, str]]:
+    """Linear probe of the best trial: heading, from what, accuracy, baseline to hold it against and its key.
+
+    The mean of the confirmation's seeds where there is one.
+    """
+    if search.best is None:
+        return []
+    rows: tuple[tuple[str, str, AccuracyKey, str, str], ...] = (
+        ("its linear probe", "picture only", "picture_only", "raw pixels", "raw_pixels"),
+        ("the same, with title", "picture and title", "with_title", "text only", "text_only"),
+    )
+    known = []
+    for heading, how, key, baseline, baseline_key in rows:
+        accuracy = search.best.accuracy(key)
+        if search.confirmation is not None:
+            over_seeds = search.confirmation.best.accuracies(key)
+            accuracy = sum(over_seeds) / len(over_seeds) if over_seeds else None
+        if accuracy is not None:
+            known.append((heading, how, accuracy, baseline, baseline_key))
+    return known
 
 
 def _num_values(search: Search, knob: str) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlim_ray.reporting.figures import at_paper_ratio, finite
 from mlim_ray.reporting.page import DASH, figure, fixed, knob
-from mlim_ray.reporting.search_charts import best_name
+from mlim_ray.reporting.search_charts import best_name, is_categorical
 from mlim_ray.reporting.search_figures import ROLE_NAMES, Search, Trial, knob_title
 
 STATE_NAMES = {"COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "running"}
@@ -124,7 +124,11 @@ def _columns(search: Search) -> list[Column]:
         title = knob_title(name)
         columns.append(
             Column(
-                title.partition(": ")[2] if dot else title, section.replace("_", " ") or "searched", name, _param(name)
+                title.partition(": ")[2] if dot else title,
+                section.replace("_", " ") or "masking",
+                name,
+                _param(name),
+                is_text=is_categorical(trial.params[name] for trial in search.trials if name in trial.params),
             )
         )
     if any(trial.probe is not None for trial in search.trials):

@@ -167,8 +167,10 @@ def _confirmed_headline(search: Search, confirmation: Confirmation) -> str:
 
 
 def _difference_sentences(search: Search, confirmation: Confirmation) -> list[str]:
-    best = confirmation.best.trial
-    return [_difference_sentence(search, one) for one in confirmation.differences_of(best)]
+    differences = confirmation.differences_of(confirmation.best.trial)
+    # What it must beat comes first.
+    differences.sort(key=lambda one: _trial(search, one.against).role == "searched")
+    return [_difference_sentence(search, one) for one in differences]
 
 
 def _difference_sentence(search: Search, difference: ScoreDifference) -> str:

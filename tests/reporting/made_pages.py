@@ -308,7 +308,7 @@ def many_trials(num_trials: int, seed: int = 0) -> list[dict[str, Any]]:
                 curve=curve,
                 params=chosen,
                 reason="loss became NaN at step 812" if is_failed else None,
-                measures={"probe": final, "mlm": final * 1.1, "recon": final * 0.9},
+                measures={} if is_failed else {"probe": final, "mlm": final * 1.1, "recon": final * 0.9},
                 evaluation=with_accuracy(picture, title) if is_kept and not is_failed else None,
             )
         )

@@ -164,6 +164,15 @@ def test_importance_is_shown_with_what_it_was_measured_on() -> None:
     text = Page(search_page()).text
     assert IMPORTANCE["measured_on"] in text
     assert "mam: text heavy ratio 41 % recon: weight 26 % policy 12 % train: learning rate 0 %" in text
+    # A pair is shown where enough trials have both and are scored.
+    many = search(many_trials(24), importance=IMPORTANCE)
+    pairs = [chart for name, chart in Page(search_page(many, pictures={})).charts().items() if name.startswith("pair-")]
+    assert len(pairs) == 3
+    assert pairs[0]["layout"]["xaxis"]["title"]["text"] == "mam: text heavy ratio"
+    assert pairs[0]["layout"]["yaxis"]["title"]["text"] == "recon: weight"
+    # Stopped or not, all are compared at the first rung.
+    scored = [one for one in many.trials if one.curve and "mam.text_heavy_ratio" in one.params]
+    assert pairs[0]["data"][0]["marker"]["color"] == pytest.approx([one.curve[0][1] for one in scored], rel=1e-4)
     assert "recon: weight \u00d7 train: learning rate 17 %" in text
     assert "it takes more trials than there are" in Page(search_page(search())).text
 
@@ -218,7 +227,7 @@ def test_pictures_of_other_records_are_refused() -> None:
 
 def test_a_page_of_a_search_under_way_says_so_and_opens_itself_anew() -> None:
     found = [*trials()[:3], trial(3, state="RUNNING", score=0.6, curve=[(8_000, 0.6)], evaluation=None)]
-    html = search_page(search(found, phase="searching", num_trials=24), pictures=None, best_yaml=None)
+    html = search_page(search(found, phase="searching", num_trials=24), pictures=None, best_yaml=None, commands=[])
     page = Page(html)
     refreshes = [attrs for _, attrs in page.elements if attrs.get("http-equiv") == "refresh"]
     assert [attrs["content"] for attrs in refreshes] == ["30"]

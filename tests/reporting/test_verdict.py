@@ -105,6 +105,16 @@ def test_an_accuracy_within_noise_decides_nothing(accuracy: float, agreement: st
     assert judge(search(found)).agreement == agreement
 
 
+def test_the_best_of_many_accuracies_may_be_chance() -> None:
+    def of(num_others: int) -> str:
+        others = [trial(n, score=0.8, evaluation=with_accuracy(0.59)) for n in range(3, 2 + num_others)]
+        ahead = trial(1, score=0.76, evaluation=with_accuracy(0.65))
+        return judge(search([trial(2, score=0.74, evaluation=with_accuracy(0.60)), ahead, *others])).agreement
+
+    # 0.05 apart, a standard error of 0.021: much for one other, little for the best of forty.
+    assert (of(1), of(40)) == ("disagrees", "unclear")
+
+
 def test_a_search_that_the_linear_probe_ranked_is_laid_beside_the_probe_that_masks() -> None:
     found = [
         trial(0, "paper", score=0.40, measures={"probe": 0.5, "linear_picture": 0.40}, evaluation=None),
