@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -44,12 +45,13 @@ def weighty_pairs(search: Search) -> list[tuple[str, str]]:
     shares = {name: share for name, value in search.importance.values.items() if (share := finite(value)) is not None}
     ranked = sorted(shares, key=lambda name: -shares[name])
     pairs = sorted(combinations(ranked, 2), key=lambda pair: -shares[pair[0]] * shares[pair[1]])
-    together = [pair for pair in pairs if len(_scored_with(search, pair)) >= _FEWEST_TOGETHER]
-    return together[:_NUM_PAIRS]
+    return [pair for pair in pairs if _vary_together(search.trials, pair)][:_NUM_PAIRS]
 
 
-def _scored_with(search: Search, pair: tuple[str, str]) -> list[Trial]:
-    return [trial for trial in search.trials if trial.curve and all(name in trial.params for name in pair)]
+def _vary_together(trials: Sequence[Trial], pair: tuple[str, str]) -> bool:
+    """Whether enough measured trials have both, and not all with the same value of one."""
+    both = [trial.params for trial in trials if trial.curve and all(name in trial.params for name in pair)]
+    return len(both) >= _FEWEST_TOGETHER and all(len({str(params[name]) for params in both}) > 1 for name in pair)
 
 
 def _bars(shares: list[tuple[str, float]]) -> list[ShareBar]:

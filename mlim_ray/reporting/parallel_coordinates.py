@@ -24,7 +24,7 @@ _AXIS_GAP = 70
 _MIN_WIDTH = 1_080
 _NUM_RANKS = 4
 _LONGEST_LABEL = 12
-_HEADING_WIDTH, _NUM_HEADING_LINES = 11, 3
+_HEADING_WIDTH, _NUM_HEADING_LINES = 10, 3
 """characters of a line, and lines below the section's name"""
 
 
@@ -200,8 +200,8 @@ class _Scale:
 
 def _wrapped(text: str) -> list[str]:
     """Lines that fit between two axes, at most three."""
-    lines = textwrap.wrap(text, _HEADING_WIDTH, break_long_words=True)
-    return lines if len(lines) <= _NUM_HEADING_LINES else [*lines[: _NUM_HEADING_LINES - 1], f"{lines[2][:-2]}.."]
+    lines = [_cut(line) for line in textwrap.wrap(text, _HEADING_WIDTH, break_long_words=False)]
+    return lines if len(lines) <= _NUM_HEADING_LINES else [*lines[: _NUM_HEADING_LINES - 1], ".."]
 
 
 def _cut(text: str) -> str:
