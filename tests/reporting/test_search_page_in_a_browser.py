@@ -6,40 +6,48 @@ import json
 import re
 import shutil
 import subprocess
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlim_ray.reporting import Search
-from tests.reporting.made_pages import IMPORTANCE, Page, confirmation, many_trials, search, search_page, trials
+from tests.reporting.made_pages import IMPORTANCE, confirmation, many_trials, search, search_page, trials
 
 pytestmark = pytest.mark.slow
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SCRIPT = Path(__file__).with_name("browser.js")
+OUTER = """<!DOCTYPE html><meta charset="utf-8">
+<script>addEventListener("message", (event) => {{ document.querySelector("pre").textContent = event.data; }});</script>
+<pre></pre><iframe src="page.html" style="width: {width}px; height: 900px; border: 0"></iframe>"""
 DARK = "--blink-settings=preferredColorScheme=0"
 
 
 def opened(html: str, folder: Path, *flags: str, width: int = 1280) -> dict[str, Any]:
-    """What the script saw in the page."""
+    """What the script saw in the page, in a frame of that width: a window cannot be as narrow as a phone."""
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine")
-    page = folder / "page.html"
+    charset = '<meta charset="utf-8">'
     # First in the head, so that nothing happens before it listens.
-    page.write_text(
-        html.replace('<meta charset="utf-8">', f"<meta charset='utf-8'><script>{SCRIPT.read_text()}</script>")
+    (folder / "page.html").write_text(html.replace(charset, f"{charset}<script>{SCRIPT.read_text()}</script>", 1))
+    outer = folder / "outer.html"
+    outer.write_text(OUTER.format(width=width))
+    done = subprocess.run(
+        [
+            *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+            *(f"--user-data-dir={folder / 'profile'}", "--window-size=1400,1000", "--virtual-time-budget=20000"),
+            *(*flags, "--dump-dom", outer.as_uri()),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
-    command = [
-        *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
-        *(f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900", "--virtual-time-budget=20000"),
-        *(*flags, "--dump-dom", page.as_uri()),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
-    seen = [text for text in Page(done.stdout).scripts if text.startswith('{"errors"')]
-    assert len(seen) == 1, done.stderr[-2000:]
-    found: dict[str, Any] = json.loads(seen[0])
+    seen = re.search(r"<pre>(.+)</pre>", done.stdout, re.DOTALL)
+    assert seen is not None, done.stderr[-2000:]
+    found: dict[str, Any] = json.loads(unescape(seen[1]))
     return found
 
 
