@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Literal
 
-from mlim_ray.evaluation.intervals import CONFIDENCE, difference_of
 from mlim_ray.reporting.figures import finite
 from mlim_ray.reporting.probe_tables import accuracy_difference_error
 from mlim_ray.reporting.search_figures import ERROR_OF, AccuracyKey, Confirmation, Search, Trial
@@ -14,6 +13,8 @@ from mlim_ray.reporting.search_figures import ERROR_OF, AccuracyKey, Confirmatio
 Agreement = Literal["agrees", "unclear", "disagrees", "unknown"]
 """Whether the linear probe names the same winner as the score; unclear: another is ahead, within noise."""
 _FOUND_BY: dict[AccuracyKey, str] = {"picture_only": "from the picture alone", "with_title": "with the title"}
+_CHANCE = 0.05
+"""how often a difference that is none may count as one"""
 _NOTHING = "No score without masking: there is no linear probe of two or more trials to compare."
 
 Finding = tuple[Agreement, str]
@@ -57,6 +58,9 @@ def _confirmed(search: Search, confirmation: Confirmation, key: AccuracyKey) -> 
             "agrees",
             f"The linear probe {how} ranks {name} first too ({_mean(ours):.3f}, mean of {len(ours)} seeds).",
         )
+    # Here and not above: it loads scipy's statistics, which every command would wait for.
+    from mlim_ray.evaluation.intervals import difference_of
+
     difference = difference_of(theirs, ours)
     interval = f"95 % interval of the difference {difference.low:+.3f} to {difference.high:+.3f}"
     if difference.excludes_zero:
@@ -89,7 +93,7 @@ def _single(ranked: Sequence[Trial], best: Trial, key: AccuracyKey) -> Finding |
 
 def _quantile(num_others: int) -> float:
     """Standard errors that the best of so many others stays within, 95 times of 100 (Bonferroni)."""
-    return NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / 2 / num_others)
+    return NormalDist().inv_cdf(1 - _CHANCE / 2 / num_others)
 
 
 def _masked(ranked: Sequence[Trial], best: Trial) -> Finding | None:

@@ -124,7 +124,8 @@ def _line(
     search: Search, trial: Trial, xs: Sequence[float], places: Sequence[float | None], rank: int | None
 ) -> TrialLine:
     known = [(number, x, y) for number, (x, y) in enumerate(zip(xs, places, strict=True)) if y is not None]
-    solid, dashed = [], []
+    solid: list[str] = []
+    dashed: list[str] = []
     for (last, x0, y0), (number, x1, y1) in pairwise(known):
         part = f"M{x0:g} {y0:g}L{x1:g} {y1:g}"
         (solid if number == last + 1 else dashed).append(part)
