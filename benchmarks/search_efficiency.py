@@ -135,7 +135,7 @@ def _summary(cells: dict[str, Figures], num_seeds: int) -> Figures:
             name: [_known(samples_to(search, found.target)) for search in searches]
             for name, searches in by_method.items()
         },
-        "best_by_seed": {name: [_known(best_of(search)) for search in searches] for name, searches in by_method.items()},
+        "best_by_seed": {name: list(map(_known, map(best_of, searches))) for name, searches in by_method.items()},
     }
 
 
