@@ -4,9 +4,9 @@ Command:  python -m benchmarks.many_trials --out many_trials.json
 Cost:     200 trials of a second each, two at a time, that train nothing: about 3 minutes.
 Runs:     the search's own study, searcher, scheduler and Tuner over a toy objective, with the whole space and TPE.
 Ratios:   seconds, and processor seconds of the driver, between the ends of two trials: the median of the last quarter
-          of the trials over that of the second one; at most 1.1 wanted of the seconds. Memory of the driver: KiB that it
-          grows a trial, fitted over the last half, and over the one before. Open files, placement groups and actors are
-          counted at the beginning and at the end.
+          of the trials over that of the second one; at most 1.1 wanted of the seconds. Memory of the driver: KiB that
+          it grows a trial, fitted over the last half, and over the quarter before. Open files, placement groups and
+          actors are counted after the first quarter and at the end.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = [After(*row) for row in found["rows"]]
     summary = summary_of(rows)
     print(
-        f"{len(rows)} trials: {summary['seconds']:.3f} s between ends in the last quarter, {summary['seconds_ratio']:.2f} "
-        f"of the second one (at most {GOAL} wanted); driver {summary['cpu_seconds']:.3f} s of processor time "
+        f"{len(rows)} trials: {summary['seconds']:.3f} s between ends in the last quarter, "
+        f"{summary['seconds_ratio']:.2f} of the second one (at most {GOAL} wanted); driver "
+        f"{summary['cpu_seconds']:.3f} s of processor time "
         f"({summary['cpu_ratio']:.2f}), {summary['kib_a_trial']:.0f} KiB a trial ({summary['kib_a_trial_before']:.0f} "
         f"before); {summary['counts']}"
     )
@@ -149,7 +150,7 @@ def run_toys(work: str, num_trials: int, seconds: float, at_a_time: int) -> list
     study = SearchStudy(JournalStorage(JournalFileBackend(os.path.join(work, "study.log"))), config, on_change)
     plan = WorkerPlan(1, 1.0 / at_a_time, 0.0, 1, at_a_time)
     parameters = {"rungs": search.rungs, "seconds": seconds}
-    run_study(ToyTrial, parameters, study, search, plan, name="toys", storage={"storage_path": os.path.abspath(work)})
+    run_study(study, search, plan, ToyTrial, parameters, name="toys", folder=os.path.abspath(work))
     return rows
 
 

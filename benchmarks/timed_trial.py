@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from mlim_ray.evaluation.measures import Measurer
+from mlim_ray.model import MlimModel
 from mlim_ray.pipelines.search.searcher import NUMBER
 from mlim_ray.pipelines.search.trial import PretrainTrial
 
@@ -45,6 +47,7 @@ class TimedTrial(PretrainTrial):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._number = config[NUMBER]
+        self._shared_measurer: Measurer = self.__dict__.setdefault("_shared_measurer", self._measurer)
         with self._timed("begin"):
             super()._begin(config)
         run = self._trainer.run
@@ -55,13 +58,13 @@ class TimedTrial(PretrainTrial):
             self._training_s += time.monotonic() - start
 
         self._trainer.run = timed_run  # type: ignore[method-assign]
+        self._measurer = self._timed_measures  # type: ignore[assignment]
 
-    def _measures(self) -> dict[str, float]:
+    def _timed_measures(self, model: MlimModel) -> dict[str, float]:
         start = time.monotonic()
-        try:
-            return super()._measures()
-        finally:
-            self._measuring_s += time.monotonic() - start
+        measures = self._shared_measurer(model)
+        self._measuring_s += time.monotonic() - start
+        return measures
 
     @contextmanager
     def _timed(self, kind: str) -> Iterator[None]:
