@@ -1,15 +1,15 @@
 """How much memory do several trials at a time take beside one?
 
 Command:  python -m benchmarks.trial_memory --out trial_memory.json
-Cost:     a set of 80,000 records (about 200 MiB decoded) and one of 2,000, with one trial and with four: about 4 minutes
-          and 1 GB of disk on two cores.
+Cost:     a set of 80,000 records (about 200 MiB decoded) and one of 2,000, with one trial and with four: about 4
+          minutes and 1 GB of disk on two cores.
 Measured: heaps and stacks of the driver, Ray and all trials (pages that they share count once) and what the object
           store has taken of shared memory, after every trial has trained to its first rung and was scored.
 Ratios:   `shared` is what all have in common (everything but the trials' own heaps) with several trials over that with
           one: 1 where no trial copies a record. `over one` is all the memory with several, less that many models, over
-          all the memory with one; at most 1.3 wanted. A model is what training it adds to the heap of a process that has
-          loaded the code. What the code itself takes of each process is reported too: a set has to be as large as some
-          of those before `over one` says anything of records.
+          all the memory with one; at most 1.3 wanted. A model is what training it adds to the heap of a process that
+          has loaded the code. What the code takes of each process is reported too: a set has to be as large as some of
+          those before `over one` says anything of records.
 """
 
 from __future__ import annotations
