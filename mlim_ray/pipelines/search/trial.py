@@ -13,7 +13,7 @@ from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.records import Records
 from mlim_ray.evaluation.measures import Measurer
 from mlim_ray.pipelines.feed import stream_batches
-from mlim_ray.pipelines.search.searcher import MEASURES, NUMBER, PARAMETERS, REPORTED, SAMPLES, SCORE, SEED
+from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, REPORTED, SEED, tune_result
 from mlim_ray.pipelines.search.space import trial_config
 from mlim_ray.pipelines.search.study import rank_score
 from mlim_ray.training.batch import Batch
@@ -146,7 +146,7 @@ class PretrainTrial(tune.Trainable):
     def _result(self, samples: int, measures: dict[str, float]) -> dict[str, Any]:
         search = self._job.config.search
         score = rank_score(search.objectives, measures)
-        return {SAMPLES: samples, SCORE: score, MEASURES: measures, "done": samples >= search.max_samples}
+        return {**tune_result(samples, score, measures), "done": samples >= search.max_samples}
 
     def _release(self) -> None:
         """Let go of all that the last trial held, so that the next one is as it would have been alone."""
