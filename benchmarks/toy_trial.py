@@ -9,7 +9,7 @@ from typing import Any
 
 from ray import tune
 
-from mlim_ray.pipelines.search.searcher import MEASURES, NUMBER, PARAMETERS, SAMPLES, SCORE
+from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, tune_result
 
 
 class ToyTrial(tune.Trainable):
@@ -33,12 +33,8 @@ class ToyTrial(tune.Trainable):
         time.sleep(self._seconds * (samples - before) / self._rungs[-1])
         self._place += 1
         score = toy_score(self._parameters, samples)
-        return {
-            SAMPLES: samples,
-            SCORE: score,
-            MEASURES: {"probe": score, "mlm": score, "recon": score},
-            "done": samples == self._rungs[-1],
-        }
+        measures = {"probe": score, "mlm": score, "recon": score}
+        return tune_result(samples, score, measures) | {"done": samples == self._rungs[-1]}
 
     def __repr__(self) -> str:
         return "ToyTrial"

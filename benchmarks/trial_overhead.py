@@ -132,7 +132,7 @@ def _search(given: argparse.Namespace) -> Figures:
         os.remove(times)
     shutil.rmtree(out, ignore_errors=True)
     os.environ[TIMES] = times
-    execute.PretrainTrial = TimedTrial  # type: ignore[misc]
+    vars(execute)["PretrainTrial"] = TimedTrial
     flags = [
         *("--data", f"generated:{given.records}", "--out", out, "--address", "local", "--no-dashboard"),
         *("--trials", str(given.trials), "--max-samples", str(given.samples), "--model.size", "tiny"),

@@ -117,7 +117,7 @@ def test_the_last_trial_of_a_search_is_what_it_is_alone(
     plan = WorkerPlan(1, 1.0, 0.0, job.num_threads, 1)
     run_study(study, config.search, plan, PretrainTrial, {"job": job}, name="trials", folder=str(tmp_path / "ray"))
     new = [actor for actor_id, actor in actors().items() if actor_id not in before]
-    assert len([actor for actor in new if "PretrainTrial" in actor["ActorClassName"]]) == 1
+    assert len([actor for actor in new if "Trainable" in actor["ActorClassName"]]) == 1
 
     *_, last = study.trials()
     assert len(study.trials()) == config.search.num_trials > len(REFERENCES)

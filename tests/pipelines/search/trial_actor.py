@@ -28,7 +28,7 @@ from mlim_ray.evaluation.measures import Measurer
 from mlim_ray.model import MlimModel
 from mlim_ray.pipelines.feed import put_resident
 from mlim_ray.pipelines.prepare import prepare
-from mlim_ray.pipelines.search.searcher import MEASURES, NUMBER, PARAMETERS, REPORTED, SAMPLES, SEED
+from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, REPORTED, SAMPLES, SEED, measures_in
 from mlim_ray.pipelines.search.space import Parameters
 from mlim_ray.pipelines.search.trial import TRIALS, PretrainTrial, TrialJob, trial_folder
 from mlim_ray.training.metrics import OF_THE_MACHINE, read_metrics
@@ -100,7 +100,7 @@ class TrialProcess:
         rungs = []
         while True:
             result = self._trial.step()
-            rungs.append((result[SAMPLES], result[MEASURES]))
+            rungs.append((result[SAMPLES], measures_in(result)))
             if result["done"]:
                 return learned(self._job, number, rungs)
 
