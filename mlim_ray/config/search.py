@@ -43,6 +43,9 @@ class SearchConfig(Section):
     """URL of a database for the study, such as postgresql://...; none: a journal file in the run folder"""
     max_concurrent_trials: int = Field(0, ge=0)
     """trials at a time; 0: as many as the CPUs or GPUs allow"""
+    gpus_per_trial: float = Field(1.0, ge=0.01, le=1.0)
+    """share of a GPU that a trial of one worker takes, and of its memory: 0.25 lets four run on each; without GPUs a
+    trial takes a CPU"""
     workers_per_trial: int = Field(1, ge=1)
     """training workers of one trial"""
 

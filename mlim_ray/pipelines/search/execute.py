@@ -1,18 +1,21 @@
 """Trials of a study run by Ray Tune until its budget is used up."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import ray
 from ray import tune
 
-from mlim_ray.config import SearchRunConfig
+from mlim_ray.config import SearchConfig, SearchRunConfig
 from mlim_ray.data.records import Records
+from mlim_ray.evaluation.measures import Measurer
 from mlim_ray.pipelines.ray_files import ray_storage
 from mlim_ray.pipelines.resources import WorkerPlan
 from mlim_ray.pipelines.search.searcher import NUMBER, StudyAsha, StudySearch
 from mlim_ray.pipelines.search.study import TrialStudy
 from mlim_ray.pipelines.search.trial import PretrainTrial, TrialJob
 from mlim_ray.pipelines.setting import Setting, ray_folder
+from mlim_ray.training.build import model_config
 from mlim_ray.training.run_folder import RunFolder
 
 
@@ -33,34 +36,68 @@ def run_trials(
         study: says which trials, and keeps what comes of them.
         kind: folder in the search's that the trials are kept in.
         resident: the decoded training split; None streams it.
+
+    Raises:
+        ValueError: what trials are ranked by cannot be measured on this set.
     """
     if study.is_complete:
         return
     config = setting.config
     if not study.stops_early:
         config = config.model_copy(update={"search": config.search.model_copy(update={"num_rungs": 1})})
-    job = TrialJob(config, setting.prepared, folder.path, kind, plan.threads_per_worker, resident)
+    measurer = ray.put(_measurer(setting))
+    job = TrialJob(config, setting.prepared, folder.path, kind, plan.threads_per_worker, resident, measurer)
+    run_study(study, config.search, plan, PretrainTrial, {"job": job}, name=kind, folder=ray_folder(folder))
+
+
+def run_study(
+    study: TrialStudy,
+    search: SearchConfig,
+    plan: WorkerPlan,
+    trainable: type[tune.Trainable],
+    parameters: Mapping[str, Any],
+    *,
+    name: str,
+    folder: str,
+) -> None:
+    """Let Tune run what is left of a study.
+
+    Args:
+        study: says which trials, and keeps what comes of them.
+        search: its rungs and budget.
+        plan: what each trial gets, and how many run at a time.
+        trainable: what a trial is.
+        parameters: handed to its `setup`, beside the trial's config.
+        name: of Tune's folder.
+        folder: where Tune keeps that, local or in S3.
+    """
     resources = {"cpu": plan.cpus_per_worker, "gpu": plan.gpus_per_worker}
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(PretrainTrial, job=job), resources),
+        tune.with_resources(tune.with_parameters(trainable, **parameters), resources),
         tune_config=tune.TuneConfig(
             num_samples=-1,
             max_concurrent_trials=plan.num_concurrent,
             reuse_actors=True,
-            search_alg=StudySearch(study, config.search.max_samples),
-            scheduler=StudyAsha(study, config.search),
+            search_alg=StudySearch(study, search.max_samples),
+            scheduler=StudyAsha(study, search),
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
-            name=kind,
-            **ray_storage(ray_folder(folder)),
+            name=name,
+            **ray_storage(folder),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=config.search.num_retries),
+            failure_config=tune.FailureConfig(max_failures=search.num_retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
     tuner.fit()
+
+
+def _measurer(setting: Setting[SearchRunConfig]) -> Measurer:
+    """What measures every trial; its records lie in shared memory as the training split does."""
+    config, prepared = setting.config, setting.prepared
+    return Measurer(prepared, config, config.search.objectives, model_config(config, prepared).num_cells)
 
 
 def _trial_name(trial: Any) -> str:

@@ -54,6 +54,8 @@ def search(request: RunRequest[SearchRunConfig]) -> dict[str, Any]:
         check_places(request.data, request.out, cluster)
         setting = _for_budget(open_setting(request, cluster, folder, auto_feed="resident"))
         plan = _plan(setting, cluster)
+        for line in plan.lines(cluster):
+            say(line)
         folder.write_text("config.yaml", config_text(setting.config))
         folder.write_json(
             "environment.json",
@@ -73,7 +75,13 @@ def _for_budget(setting: Setting[SearchRunConfig]) -> Setting[SearchRunConfig]:
 
 
 def _plan(setting: Setting[SearchRunConfig], cluster: Cluster) -> WorkerPlan:
-    return plan_search(cluster, max_concurrent=setting.config.search.max_concurrent_trials, streams=setting.streams)
+    search = setting.config.search
+    return plan_search(
+        cluster,
+        max_concurrent=search.max_concurrent_trials,
+        streams=setting.streams,
+        gpus_per_trial=search.gpus_per_trial,
+    )
 
 
 def _asks_for_more(folder: RunFolder, config: SearchRunConfig) -> bool:

@@ -22,6 +22,7 @@ from mlim_ray.training.checkpoint_policy import CheckpointPolicy
 from mlim_ray.training.init_from import load_start_of_trials
 from mlim_ray.training.left_out import LeftOutLog
 from mlim_ray.training.metrics import MetricsWriter
+from mlim_ray.training.process_state import begin_afresh, limit_to_share, release_memory, spare_from_collection
 from mlim_ray.training.run_folder import RunFolder
 from mlim_ray.training.stream import ShardReader, resident_batches, stream_order
 from mlim_ray.training.trainer import Trainer
@@ -43,6 +44,8 @@ class TrialJob:
     num_threads: int
     resident: "ray.ObjectRef[Records] | None"
     """the training split in shared memory; None streams it"""
+    measurer: "ray.ObjectRef[Measurer]"
+    """what measures a trial, in shared memory as well"""
 
 
 TRIALS, CONFIRMATION = "trials", "confirm"
@@ -65,10 +68,11 @@ class PretrainTrial(tune.Trainable):
     def setup(self, config: dict[str, Any], job: TrialJob) -> None:
         """Called once a process: what all trials share."""
         self._job = job
-        torch.set_num_threads(job.num_threads)
+        limit_to_share(job.config.search.gpus_per_trial)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._records = None if job.resident is None else ray.get(job.resident)
-        self._measurer: Measurer | None = None
+        self._measurer: Measurer = ray.get(job.measurer)
+        spare_from_collection()
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -86,7 +90,7 @@ class PretrainTrial(tune.Trainable):
         stop_step = trainer.order.steps_for(rung)
         trainer.run(self._batches, stop_step, report=self._metrics.write)
         samples = trainer.order.samples_at(stop_step)
-        measures = self._measures()
+        measures = self._measurer(trainer.model)
         self._history.append((samples, measures))
         self._left_out.save(trainer.step)
         self._metrics.flush()
@@ -96,17 +100,18 @@ class PretrainTrial(tune.Trainable):
         return self._result(samples, measures)
 
     def cleanup(self) -> None:
-        """Let go of the feed."""
-        self._close()
+        """Let go of the last trial."""
+        self._release()
 
     def __repr__(self) -> str:
         # Ray reads this once a process, so it must not name the trial.
         return "PretrainTrial"
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._close()
+        self._release()
         job = self._job
         self._config = _for_budget(trial_config(job.config, config[PARAMETERS], config[SEED]), job.prepared)
+        begin_afresh(self._config.train.seed, job.num_threads)
         self._folder = trial_folder(job.search, job.kind, config[NUMBER])
         self._trainer: Trainer = build_trainer(self._config, job.prepared, self._device)
         self._history: list[tuple[int, dict[str, float]]] = []
@@ -138,22 +143,20 @@ class PretrainTrial(tune.Trainable):
         reader = ShardReader(job.prepared, trainer.order, masking, lanes, skips_damaged)
         return stream_batches(reader, trainer.step, num_steps, self._left_out.add)
 
-    def _measures(self) -> dict[str, float]:
-        job, model = self._job, self._trainer.model
-        if self._measurer is None:
-            objectives = job.config.search.objectives
-            self._measurer = Measurer(job.prepared, job.config, objectives, model.config.num_cells)
-        return self._measurer(model)
-
     def _result(self, samples: int, measures: dict[str, float]) -> dict[str, Any]:
         search = self._job.config.search
         score = rank_score(search.objectives, measures)
         return {**tune_result(samples, score, measures), "done": samples >= search.max_samples}
 
-    def _close(self) -> None:
+    def _release(self) -> None:
+        """Let go of all that the last trial held, so that the next one is as it would have been alone."""
         close = getattr(getattr(self, "_batches", None), "close", None)
         if close is not None:
             close()
+        config: SearchRunConfig | None = self.__dict__.pop("_config", None)
+        for name in ("_batches", "_trainer", "_metrics", "_left_out", "_history", "_replay"):
+            self.__dict__.pop(name, None)
+        release_memory(was_compiled=config is not None and config.train.compile)
 
 
 def _for_budget(config: SearchRunConfig, prepared: PreparedSet) -> SearchRunConfig:
