@@ -1,7 +1,7 @@
 """The resource arithmetic of a run or a search, checked before anything starts."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ray
 
@@ -116,12 +116,19 @@ def wait_for_resources(plan: WorkerPlan, wait_s: float = _WAIT_FOR_RESOURCES_S) 
         time.sleep(_ASK_EVERY_S)
 
 
-def plan_search(cluster: Cluster, *, max_concurrent: int, streams: bool) -> WorkerPlan:
-    """Resources of a search's trials of one worker each.
+def plan_search(cluster: Cluster, *, max_concurrent: int, streams: bool, num_workers: int = 1) -> WorkerPlan:
+    """Resources of a search's trials.
+
+    Args:
+        max_concurrent: most trials at a time; 0: as many as fit.
+        streams: whether records are streamed.
+        num_workers: of each trial.
 
     Raises:
         ValueError: the cluster has not enough, with the arithmetic.
     """
+    if num_workers > 1:
+        return _plan_groups(cluster, num_workers, max_concurrent, streams)
     if cluster.num_gpus >= 1:
         fitting = int(cluster.num_gpus)
     else:
@@ -137,3 +144,21 @@ def plan_search(cluster: Cluster, *, max_concurrent: int, streams: bool) -> Work
     threads = max(1, int(cluster.num_cpus // concurrent))
     gpus = 1.0 if cluster.num_gpus >= 1 else 0.0
     return WorkerPlan(1, 0.0 if gpus else 1.0, gpus, threads, concurrent)
+
+
+def _plan_groups(cluster: Cluster, num_workers: int, max_concurrent: int, streams: bool) -> WorkerPlan:
+    """Trials of several workers each, on whole GPUs, or on whole CPUs but where a single trial has to share them."""
+    try:
+        alone = plan_run(cluster, num_workers, streams=streams)
+    except ValueError as error:
+        raise ValueError(str(error).replace("--workers", "--workers-per-trial")) from error
+    if alone.gpus_per_worker:
+        fitting = int(cluster.num_gpus // num_workers)
+        if streams:
+            fitting = min(fitting, int(cluster.num_cpus // DATA_CPUS))
+    else:
+        free = cluster.num_cpus - (DATA_CPUS if streams else 0.0)
+        fitting = int(free // num_workers)
+    concurrent = max(1, min(fitting, max_concurrent) if max_concurrent else fitting)
+    threads = max(1, int(cluster.num_cpus // (num_workers * concurrent)))
+    return replace(alone, threads_per_worker=threads, num_concurrent=concurrent)
