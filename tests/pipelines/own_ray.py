@@ -106,9 +106,7 @@ def main(dashboard: bool) -> None:
         store = get_memory_info_reply(get_state_from_address(address)).store_stats
         counted = {
             "placement_groups": sum(group["state"] != "REMOVED" for group in groups),
-            "actors": sorted(
-                actor["ActorClassName"] for actor in state.actor_table(None, None, "ALIVE").values()
-            ),
+            "actors": sorted(actor["ActorClassName"] for actor in state.actor_table(None, None, "ALIVE").values()),
             "object_store_bytes": store.object_store_bytes_used,
             "free_cpus": ray.available_resources().get("CPU", 0.0),
         }
