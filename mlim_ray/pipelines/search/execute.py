@@ -8,10 +8,13 @@ from ray import tune
 from mlim_ray.config import SearchRunConfig
 from mlim_ray.data.records import Records
 from mlim_ray.pipelines.ray_files import ray_storage
-from mlim_ray.pipelines.resources import WorkerPlan
+from mlim_ray.pipelines.resources import WorkerPlan, wait_for_resources
+from mlim_ray.pipelines.search.group_trial import GROUP_TRIAL_RESOURCES, GroupTrial
+from mlim_ray.pipelines.search.reaper import Reaper
 from mlim_ray.pipelines.search.searcher import NUMBER, StudyAsha, StudySearch
 from mlim_ray.pipelines.search.study import TrialStudy
-from mlim_ray.pipelines.search.trial import PretrainTrial, TrialJob
+from mlim_ray.pipelines.search.trial import PretrainTrial
+from mlim_ray.pipelines.search.trial_job import TrialJob
 from mlim_ray.pipelines.setting import Setting, ray_folder
 from mlim_ray.training.run_folder import RunFolder
 
@@ -39,10 +42,11 @@ def run_trials(
     config = setting.config
     if not study.stops_early:
         config = config.model_copy(update={"search": config.search.model_copy(update={"num_rungs": 1})})
-    job = TrialJob(config, setting.prepared, folder.path, kind, plan.threads_per_worker, resident)
-    resources = {"cpu": plan.cpus_per_worker, "gpu": plan.gpus_per_worker}
+    # Tune itself would wait for ever, and workers that a killed driver left may still write to their trials' folders.
+    wait_for_resources(plan)
+    job = TrialJob(config, setting.prepared, folder.anywhere, kind, plan.threads_per_worker, resident)
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(PretrainTrial, job=job), resources),
+        _trainable(job, plan),
         tune_config=tune.TuneConfig(
             num_samples=-1,
             max_concurrent_trials=plan.num_concurrent,
@@ -58,9 +62,18 @@ def run_trials(
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=config.search.num_retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            callbacks=[Reaper()],
         ),
     )
     tuner.fit()
+
+
+def _trainable(job: TrialJob, plan: WorkerPlan) -> Any:
+    """The class that Tune runs, with what a process of it takes."""
+    if plan.num_workers > 1:
+        return tune.with_resources(tune.with_parameters(GroupTrial, job=job, plan=plan), GROUP_TRIAL_RESOURCES)
+    resources = {"cpu": plan.cpus_per_worker, "gpu": plan.gpus_per_worker}
+    return tune.with_resources(tune.with_parameters(PretrainTrial, job=job), resources)
 
 
 def _trial_name(trial: Any) -> str:

@@ -40,6 +40,6 @@ def train_trial(settings: dict[str, Any]) -> None:
         ray.get(relay.add.remote(training.history))
     while ray.get(relay.is_wanted.remote(training.samples)):
         entry = training.next_rung(control)
-        if entry is not None:
+        if is_first:
             ray.get(relay.add.remote([entry]))
     training.close()

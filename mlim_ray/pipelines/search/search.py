@@ -24,7 +24,7 @@ from mlim_ray.pipelines.search.journal import open_journal, sync_journal
 from mlim_ray.pipelines.search.results import ranked, trial_result
 from mlim_ray.pipelines.search.space import Parameters
 from mlim_ray.pipelines.search.study import ConfirmationStudy, SearchStudy, TrialStudy, parameters_of, seed_of
-from mlim_ray.pipelines.search.trial import CONFIRMATION, TRIALS
+from mlim_ray.pipelines.search.trial_job import CONFIRMATION, TRIALS
 from mlim_ray.pipelines.setting import Setting, check_places, open_setting
 from mlim_ray.reporting.progress import Stage, say
 from mlim_ray.training.init_from import has_begun, start_trials
@@ -57,7 +57,7 @@ def search(request: RunRequest[SearchRunConfig]) -> dict[str, Any]:
         folder.write_text("config.yaml", config_text(setting.config))
         folder.write_json(
             "environment.json",
-            setting.environment(request, num_workers=1, threads_per_worker=plan.threads_per_worker),
+            setting.environment(request, num_workers=plan.num_workers, threads_per_worker=plan.threads_per_worker),
         )
         if setting.config.model.init_from is not None and not has_begun(folder):
             say(start_trials(folder, setting.config, setting.prepared))
@@ -73,7 +73,13 @@ def _for_budget(setting: Setting[SearchRunConfig]) -> Setting[SearchRunConfig]:
 
 
 def _plan(setting: Setting[SearchRunConfig], cluster: Cluster) -> WorkerPlan:
-    return plan_search(cluster, max_concurrent=setting.config.search.max_concurrent_trials, streams=setting.streams)
+    search = setting.config.search
+    return plan_search(
+        cluster,
+        max_concurrent=search.max_concurrent_trials,
+        streams=setting.streams,
+        num_workers=search.workers_per_trial,
+    )
 
 
 def _asks_for_more(folder: RunFolder, config: SearchRunConfig) -> bool:

@@ -93,10 +93,11 @@ class TrialTraining:
         """Samples at the last rung; 0 before the first one."""
         return self.history[-1][0] if self.history else 0
 
-    def next_rung(self, control: Control | None = None) -> Entry | None:
-        """Train to the next rung, measure, and save; gives what was measured there, None on all but the first worker.
+    def next_rung(self, control: Control | None = None) -> Entry:
+        """Train to the next rung, measure, and save; gives what was measured there.
 
-        What was trained of the way to a rung is saved every `train.checkpoint_every_steps`.
+        Only the first worker measures; the others give no measures. What was trained of the way to a rung is saved
+        every `train.checkpoint_every_steps`.
         """
         trainer = self._trainer
         rung = next(level for level in self._job.config.search.rungs if level > self.samples)
@@ -111,12 +112,11 @@ class TrialTraining:
         trainer.run(self._batches, stop_step, report=report, save=save, control=control)
         state = self._state()
         samples = trainer.order.samples_at(stop_step)
-        # Only the first worker knows the measures; the others count rungs.
         measures = self._measures(trainer.model) if rank() == 0 else {}
         entry = (samples, measures)
         self.history.append(entry)
         self._save(state)
-        return entry if rank() == 0 else None
+        return entry
 
     def close(self) -> None:
         """Let go of the feed."""
