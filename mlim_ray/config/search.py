@@ -8,7 +8,7 @@ from mlim_ray.config.base import Section
 from mlim_ray.config.score import Objective, parse_score
 
 NUM_ARMS = 4
-"""Trials that are confirmed: the best two searched ones, the paper's setting and light-only masking."""
+"""Trials that are confirmed: the best two, the paper's setting and light-only masking."""
 
 
 class SearchConfig(Section):
@@ -19,7 +19,9 @@ class SearchConfig(Section):
     max_samples: int = Field(16_000, ge=1)
     """records that one full trial sees"""
     num_rungs: int = Field(3, ge=1, le=8)
-    """points at which trials are compared, the last one at max_samples; 1: no trial is stopped early"""
+    """points at which trials are compared, the last one at max_samples"""
+    stop_early: bool = True
+    """stop trials that fall behind at a rung (ASHA); the references always run to the end"""
     reduction_factor: int = Field(3, ge=2)
     """one in so many trials passes a rung (ASHA)"""
     space: tuple[str, ...] = ()

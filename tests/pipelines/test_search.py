@@ -109,8 +109,7 @@ def test_the_best_and_two_references_run_again_with_fresh_seeds(
     out, summary, _ = undisturbed
     confirmation = summary["confirmation"]
     rows = pq.read_table(out / "trials.parquet").to_pylist()
-    searched = [row for row in rows if row["role"] == "searched" and row["state"] == "COMPLETE"]
-    best = sorted(searched, key=lambda row: row["score"])[:2]
+    best = sorted((row for row in rows if row["state"] == "COMPLETE"), key=lambda row: row["score"])[:2]
     assert {arm["trial"] for arm in confirmation["arms"]} == {0, 1, *(row["trial"] for row in best)}
     runs = trials_of(out, CONFIRMATION_NAME)
     assert sorted({run.user_attrs["seed"] for run in runs}) == confirmation["seeds"] == [1, 2]

@@ -19,10 +19,10 @@ _NUM_BEST = 2
 
 
 def arms_of(results: Sequence[TrialResult]) -> list[Arm]:
-    """What is run again: the best searched trials, then the references that they must beat."""
+    """What is run again: the best trials, then the references that they must beat."""
     whole = ranked(results)
-    best = [result for result in whole if result.role == "searched"][:_NUM_BEST]
-    references = [result for role in AGAINST for result in whole if result.role == role]
+    best = whole[:_NUM_BEST]
+    references = [result for role in AGAINST for result in whole if result.role == role and result not in best]
     return [Arm(result.trial, result.role, dict(result.params)) for result in [*best, *references]]  # type: ignore[arg-type]
 
 

@@ -5,7 +5,12 @@ import os
 import tempfile
 from collections.abc import Iterator
 
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
 from mlim_ray.data import storage
+from mlim_ray.pipelines.search.study import STUDY_NAME
 from mlim_ray.training.run_folder import RunFolder
 
 _FILE = "study.log"
@@ -32,6 +37,18 @@ def open_journal(folder: RunFolder) -> Iterator[str]:
             yield path
         finally:
             sync_journal(folder, path)
+
+
+def open_study(folder: str, name: str = STUDY_NAME) -> optuna.Study:
+    """A study of the search in a local folder, to read.
+
+    Raises:
+        ValueError: there is none.
+    """
+    path = os.path.join(folder, _FILE)
+    if not os.path.exists(path):
+        raise ValueError(f"{folder} holds no {_FILE}, expected the folder of a search")
+    return optuna.load_study(study_name=name, storage=JournalStorage(JournalFileBackend(path)))
 
 
 def sync_journal(folder: RunFolder, journal: str) -> None:

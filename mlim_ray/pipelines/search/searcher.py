@@ -11,17 +11,28 @@ from ray.tune.search import Searcher
 from mlim_ray.config import SearchConfig
 from mlim_ray.pipelines.search.study import TrialStudy, rank_score, role_of, rungs_of
 
-SCORE, SAMPLES, MEASURES, NUMBER, ROLE, PARAMETERS, SEED, REPORTED = (
+SCORE, SAMPLES, NUMBER, ROLE, PARAMETERS, SEED, REPORTED = (
     "score",
     "samples",
-    "measures",
     "trial_number",
     "role",
     "parameters",
     "seed",
     "reported_samples",
 )
+_MEASURE = "measures/"
+"""Tune hands on what is nested as one name with slashes."""
 _MOST_OF_A_REASON = 500
+
+
+def tune_result(samples: int, score: float, measures: dict[str, float]) -> dict[str, Any]:
+    """What a trial tells Tune at a rung."""
+    return {SAMPLES: samples, SCORE: score} | {f"{_MEASURE}{name}": value for name, value in measures.items()}
+
+
+def measures_in(result: dict[str, Any]) -> dict[str, float]:
+    """The measures of such a result."""
+    return {name.removeprefix(_MEASURE): value for name, value in result.items() if name.startswith(_MEASURE)}
 
 
 class StudySearch(Searcher):
@@ -56,14 +67,15 @@ class StudySearch(Searcher):
         number = self._number_of.pop(trial_id)
         if error:
             return
-        if result is None or MEASURES not in result:
+        measures = measures_in(result or {})
+        if result is None or not measures:
             self._study.finish(number, TrialState.FAIL, "it ended before its first score")
             return
         samples, score = int(result[SAMPLES]), float(result[SCORE])
         if not math.isfinite(score):
             self._study.finish(number, TrialState.FAIL, f"its score is {score} at {samples:,} samples")
             return
-        self._study.report(number, samples, result[MEASURES])
+        self._study.report(number, samples, measures)
         self._study.finish(number, TrialState.COMPLETE if samples >= self._max_samples else TrialState.PRUNED)
 
     def save(self, checkpoint_path: str) -> None:
@@ -95,6 +107,7 @@ class StudyAsha(ASHAScheduler):
             reduction_factor=search.reduction_factor,
         )
         self._study = study
+        self._stops_early = study.stops_early and search.stop_early
         bracket = self._brackets[0]
         for trial in study.trials():
             rungs = rungs_of(trial)
@@ -112,11 +125,11 @@ class StudyAsha(ASHAScheduler):
         number, samples, score = trial.config[NUMBER], int(result[SAMPLES]), float(result[SCORE])
         if not math.isfinite(score):
             return str(TrialScheduler.STOP)
-        self._study.report(number, samples, result[MEASURES])
+        self._study.report(number, samples, measures_in(result))
         if samples >= self._max_t:
             return str(TrialScheduler.STOP)
         verdict = self._brackets[0].on_result(_entry(number), samples, -score)
-        goes_on = not self._study.stops_early or role_of(self._study.trials()[number]) != "searched"
+        goes_on = not self._stops_early or role_of(self._study.trials()[number]) != "searched"
         return str(TrialScheduler.CONTINUE) if goes_on else str(verdict)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from mlim_ray.config import SearchRunConfig
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.records import Records
-from mlim_ray.pipelines.search.searcher import MEASURES, SAMPLES, SCORE
+from mlim_ray.pipelines.search.searcher import tune_result
 from mlim_ray.pipelines.search.study import rank_score
 from mlim_ray.training.run_folder import RunFolder
 
@@ -40,7 +40,7 @@ class TrialJob:
         samples, measures = entry
         search = self.config.search
         score = rank_score(search.objectives, measures)
-        return {SAMPLES: samples, SCORE: score, MEASURES: measures, "done": samples >= search.max_samples}
+        return {**tune_result(samples, score, measures), "done": samples >= search.max_samples}
 
 
 def trial_folder(search: str, kind: str, number: int) -> RunFolder:

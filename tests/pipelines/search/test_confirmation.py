@@ -44,7 +44,8 @@ def test_the_best_two_and_two_references_are_confirmed() -> None:
         result(6, "searched", 0.1, "PRUNED"),
         result(7, "searched", 0.62),
     ]
-    assert [arm.trial for arm in arms_of(results)] == [5, 7, 0, 1]
+    assert [arm.trial for arm in arms_of(results)] == [2, 5, 0, 1]
+    assert [arm.trial for arm in arms_of([result(0, "paper", 0.1), *results[1:]])] == [0, 2, 1]
 
 
 def test_a_winner_must_beat_both_references_beyond_the_interval() -> None:
