@@ -34,15 +34,41 @@ class OwnRay:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._nodes: list[subprocess.Popen[bytes]] = []
         self.address = str(self._answer())
 
     def count(self) -> dict[str, Any]:
         """Placement groups, living actors, bytes in the object store, and free CPUs."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("count\n")
-        self._process.stdin.flush()
-        counted: dict[str, Any] = self._answer()
+        counted: dict[str, Any] = self._ask("count")
         return counted
+
+    def hold_cpu(self) -> None:
+        """Take one of the first node's CPUs away from everybody else."""
+        self._ask("hold")
+
+    def free_cpu(self) -> None:
+        """Give it back."""
+        self._ask("free")
+
+    def add_node(self) -> subprocess.Popen[bytes]:
+        """A second node of one CPU, on this machine; `end_node` takes it away."""
+        command = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--address", self.address]
+        node = subprocess.Popen(
+            [*command, "--num-cpus", "1", "--object-store-memory", str(STORE_BYTES)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._nodes.append(node)
+        return node
+
+    def end_node(self, node: subprocess.Popen[bytes]) -> None:
+        """Kill a node and all that runs there."""
+        below = psutil.Process(node.pid).children(recursive=True)
+        for process in below:
+            process.kill()
+        node.kill()
+        node.wait()
+        self._nodes.remove(node)
 
     def wait_until(self, is_so: Callable[[dict[str, Any]], bool], budget_s: float = 60.0) -> dict[str, Any]:
         """The count once it `is_so`, or the last one: Ray frees what nobody holds a little later."""
@@ -72,6 +98,8 @@ class OwnRay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for node in list(self._nodes):
+            self.end_node(node)
         below = psutil.Process(self._process.pid).children(recursive=True)
         try:
             self._process.communicate("", timeout=60)
@@ -81,16 +109,28 @@ class OwnRay:
                     process.kill()
             self._process.kill()
 
+    def _ask(self, what: str) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(what + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
     def _answer(self) -> Any:
         assert self._process.stdout is not None
         return json.loads(self._process.stdout.readline())
 
 
+class _Holder:
+    def is_there(self) -> bool:
+        return True
+
+
 def main(dashboard: bool) -> None:
-    """Start a Ray and answer with its address, then with a count for each line that comes in."""
+    """Start a Ray and answer with its address, then each line that comes in."""
     import ray
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address
     from ray._private.state import state
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     ray.init(
         num_cpus=NUM_CPUS,
@@ -101,7 +141,15 @@ def main(dashboard: bool) -> None:
     )
     address = ray.get_runtime_context().gcs_address
     print(json.dumps(address), flush=True)
-    for _ in sys.stdin:
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    holder = ray.remote(num_cpus=1, scheduling_strategy=here)(_Holder)
+    held: list[Any] = []
+    for line in sys.stdin:
+        if line == "hold\n":
+            held.append(holder.remote())
+            ray.get(held[0].is_there.remote())
+        elif line == "free\n":
+            held.clear()
         groups = ray.util.placement_group_table().values()
         store = get_memory_info_reply(get_state_from_address(address)).store_stats
         counted = {

@@ -21,21 +21,21 @@ from mlim_ray.pipelines.failures import read_restarts
 from mlim_ray.pipelines.search.study import STUDY_NAME, rungs_of
 from tests.pipelines.own_ray import NUM_CPUS, OwnRay
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1_800)]
 
 ROOT = Path(__file__).resolve().parents[3]
 EXPERIMENT = str(ROOT / "experiments" / "tune_mam.py")
-BUDGET_S = 400.0
+BUDGET_S = 900.0
 SLACK_BYTES = 1 << 20
 """of the object store: small results that Ray frees a little later"""
 TRIAL, WORKER, CONTROLLER = "ray::GroupTrial", "ray::RayTrainWorker", "ray::TrainController"
 FLAGS = [
-    *("--data", "generated:800", "--prepare.vocabulary-size", "200", "--confirm", "false", "--json"),
-    *("--search.max-concurrent-trials", "1", "--probe.num-records", "64", "--probe.linear-train-records", "200"),
+    *("--data", "generated:400", "--prepare.vocabulary-size", "200", "--confirm", "false", "--json"),
+    *("--search.max-concurrent-trials", "1", "--probe.num-records", "16", "--probe.linear-train-records", "50"),
     *("--train.log-every-steps", "5"),
 ]
 # Four references, and searched trials until one is stopped.
-NUM_TRIALS, MAX_SAMPLES = 6, 2_700
+NUM_TRIALS, MAX_SAMPLES = 6, 900
 
 
 class Search:
@@ -178,6 +178,27 @@ def test_a_killed_trial_leaves_nothing_where_the_dashboard_runs(folder: Path, of
         after = cluster.wait_until(is_empty)
         assert is_empty(after), after
         assert after["object_store_bytes"] <= before["object_store_bytes"] + SLACK_BYTES
+
+
+def test_a_trial_goes_on_when_the_node_of_one_of_its_workers_is_lost(
+    folder: Path, cluster: OwnRay, of_one_worker: Search
+) -> None:
+    search = Search(folder, "lost-node", *two_workers(cluster, num_trials=1))
+    # The search is planned for the node that is there; its first group then finds but one CPU free on it.
+    search.wait_for(lambda: (search.out / "environment.json").exists())
+    cluster.hold_cpu()
+    node = cluster.add_node()
+    search.wait_for(lambda: search.num_rungs() >= 1)
+    cluster.end_node(node)
+    cluster.free_cpu()
+    first = str(search.out / "trials" / "00000")
+    search.wait_for(lambda: len(read_restarts(first)) >= 1)
+    search.finish()
+    (trial,) = search.trials()
+    for samples, measures in rungs_of(of_one_worker.trials()[0]).items():
+        assert rungs_of(trial)[samples] == pytest.approx(measures, abs=1e-4)
+    after = cluster.wait_until(is_empty)
+    assert is_empty(after), after
 
 
 @pytest.mark.torture
