@@ -125,7 +125,7 @@ def run_toys(work: str, num_trials: int, seconds: float, at_a_time: int) -> list
     from benchmarks.toy_trial import ToyTrial
     from mlim_ray.config import SearchConfig, SearchRunConfig, TrainConfig
     from mlim_ray.pipelines.resources import WorkerPlan
-    from mlim_ray.pipelines.search.execute import run_study
+    from mlim_ray.pipelines.search.execute import run_study, with_plan
     from mlim_ray.pipelines.search.study import SearchStudy
 
     os.makedirs(work, exist_ok=True)
@@ -150,7 +150,7 @@ def run_toys(work: str, num_trials: int, seconds: float, at_a_time: int) -> list
     study = SearchStudy(JournalStorage(JournalFileBackend(os.path.join(work, "study.log"))), config, on_change)
     plan = WorkerPlan(1, 1.0 / at_a_time, 0.0, 1, at_a_time)
     parameters = {"rungs": search.rungs, "seconds": seconds}
-    run_study(study, search, plan, ToyTrial, parameters, name="toys", folder=os.path.abspath(work))
+    run_study(study, search, plan, with_plan(ToyTrial, plan, **parameters), name="toys", folder=os.path.abspath(work))
     return rows
 
 

@@ -48,17 +48,19 @@ class TimedTrial(PretrainTrial):
     def _begin(self, config: dict[str, Any]) -> None:
         self._number = config[NUMBER]
         self._shared_measurer: Measurer = self.__dict__.setdefault("_shared_measurer", self._measurer)
+        self._measurer = self._timed_measures  # type: ignore[assignment]
         with self._timed("begin"):
             super()._begin(config)
-        run = self._trainer.run
+        assert self._training is not None
+        trainer = self._training._trainer
+        run = trainer.run
 
         def timed_run(*args: Any, **kwargs: Any) -> None:
             start = time.monotonic()
             run(*args, **kwargs)
             self._training_s += time.monotonic() - start
 
-        self._trainer.run = timed_run  # type: ignore[method-assign]
-        self._measurer = self._timed_measures  # type: ignore[assignment]
+        trainer.run = timed_run  # type: ignore[method-assign]
 
     def _timed_measures(self, model: MlimModel) -> dict[str, float]:
         start = time.monotonic()

@@ -101,7 +101,7 @@ def _hold(given: argparse.Namespace) -> Figures:
     from mlim_ray.pipelines.cluster import LOCAL, connect
     from mlim_ray.pipelines.feed import put_resident, resident_bytes
     from mlim_ray.pipelines.search.space import reference_parameters
-    from mlim_ray.pipelines.search.trial import TRIALS, TrialJob
+    from mlim_ray.pipelines.search.trial_job import TRIALS, TrialJob
     from mlim_ray.training.build import model_config
     from mlim_ray.training.resolve import resolve_size
     from mlim_ray.training.stream import TRAIN_SPLIT

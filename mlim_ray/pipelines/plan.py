@@ -121,11 +121,13 @@ def _plan_search(
 ) -> tuple[RunFolder, SearchRunConfig, _Records, WorkerPlan]:
     folder, config, records = _open(request, cluster, "tune_mam", auto_feed="resident")
     streams = config.feed.kind == "stream"
+    search = config.search
     plan = plan_search(
         cluster,
-        max_concurrent=config.search.max_concurrent_trials,
+        max_concurrent=search.max_concurrent_trials,
         streams=streams,
-        gpus_per_trial=config.search.gpus_per_trial,
+        num_workers=search.workers_per_trial,
+        gpus_per_trial=search.gpus_per_trial,
     )
     return folder, config, records, plan
 

@@ -1,7 +1,7 @@
 """The resource arithmetic of a run or a search, checked before anything starts."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ray
 
@@ -119,18 +119,23 @@ def wait_for_resources(plan: WorkerPlan, wait_s: float = _WAIT_FOR_RESOURCES_S) 
         time.sleep(_ASK_EVERY_S)
 
 
-def plan_search(cluster: Cluster, *, max_concurrent: int, streams: bool, gpus_per_trial: float = 1.0) -> WorkerPlan:
-    """Resources of a search's trials of one worker each.
+def plan_search(
+    cluster: Cluster, *, max_concurrent: int, streams: bool, num_workers: int = 1, gpus_per_trial: float = 1.0
+) -> WorkerPlan:
+    """Resources of a search's trials.
 
     Args:
         cluster: where they run.
         max_concurrent: most trials at a time; 0: as many as fit.
         streams: whether records are streamed.
-        gpus_per_trial: share of a GPU that a trial takes; without GPUs a trial takes a CPU, whatever this is.
+        num_workers: of each trial.
+        gpus_per_trial: share of a GPU that a trial of one worker takes; without GPUs it takes a CPU.
 
     Raises:
         ValueError: the cluster has not enough, with the arithmetic.
     """
+    if num_workers > 1:
+        return _plan_groups(cluster, num_workers, max_concurrent, streams)
     has_gpu = cluster.num_gpus >= 1
     if has_gpu:
         # A share lies on one GPU as a whole, so what is left of each is lost.
@@ -154,3 +159,21 @@ def trials_a_gpu(gpus_per_trial: float) -> int:
     """How many trials share a GPU."""
     units = 10**_RAY_PLACES
     return units // round(gpus_per_trial * units)
+
+
+def _plan_groups(cluster: Cluster, num_workers: int, max_concurrent: int, streams: bool) -> WorkerPlan:
+    """Trials of several workers each, on whole GPUs, or on whole CPUs but where a single trial has to share them."""
+    try:
+        alone = plan_run(cluster, num_workers, streams=streams)
+    except ValueError as error:
+        raise ValueError(str(error).replace("--workers", "--workers-per-trial")) from error
+    if alone.gpus_per_worker:
+        fitting = int(cluster.num_gpus // num_workers)
+        if streams:
+            fitting = min(fitting, int(cluster.num_cpus // DATA_CPUS))
+    else:
+        free = cluster.num_cpus - (DATA_CPUS if streams else 0.0)
+        fitting = int(free // num_workers)
+    concurrent = max(1, min(fitting, max_concurrent) if max_concurrent else fitting)
+    threads = max(1, int(cluster.num_cpus // (num_workers * concurrent)))
+    return replace(alone, threads_per_worker=threads, num_concurrent=concurrent)

@@ -17,7 +17,7 @@ from mlim_ray.pipelines.resources import WorkerPlan
 from mlim_ray.pipelines.search.results import TrialResult, ranked, table_bytes
 from mlim_ray.pipelines.search.searcher import SAMPLES, SCORE
 from mlim_ray.pipelines.search.space import Parameters, trial_config
-from mlim_ray.pipelines.search.trial import trial_folder
+from mlim_ray.pipelines.search.trial_job import trial_folder
 from mlim_ray.pipelines.setting import Setting
 from mlim_ray.reporting.figures import Command
 from mlim_ray.reporting.progress import Stage, say, table
@@ -46,7 +46,7 @@ def measure_all(
     options = {"num_cpus": plan.cpus_per_worker, **gpu_options(plan.gpus_per_worker)}
     waiting = {}
     for number, (parameters, seed) in trials.items():
-        trial = trial_folder(folder.path, kind, number)
+        trial = trial_folder(folder.anywhere, kind, number)
         if trial.checkpoints().steps():
             task = measure.options(**options, name=f"measure {kind} {number}").remote(
                 trial_config(setting.config, parameters, seed),

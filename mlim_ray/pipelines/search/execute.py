@@ -1,6 +1,5 @@
 """Trials of a study run by Ray Tune until its budget is used up."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -10,10 +9,13 @@ from mlim_ray.config import SearchConfig, SearchRunConfig
 from mlim_ray.data.records import Records
 from mlim_ray.evaluation.measures import Measurer
 from mlim_ray.pipelines.ray_files import ray_storage
-from mlim_ray.pipelines.resources import WorkerPlan
+from mlim_ray.pipelines.resources import WorkerPlan, wait_for_resources
+from mlim_ray.pipelines.search.group_trial import GROUP_TRIAL_RESOURCES, GroupTrial
+from mlim_ray.pipelines.search.reaper import Reaper
 from mlim_ray.pipelines.search.searcher import NUMBER, StudyAsha, StudySearch
 from mlim_ray.pipelines.search.study import TrialStudy
-from mlim_ray.pipelines.search.trial import PretrainTrial, TrialJob
+from mlim_ray.pipelines.search.trial import PretrainTrial
+from mlim_ray.pipelines.search.trial_job import TrialJob
 from mlim_ray.pipelines.setting import Setting, ray_folder
 from mlim_ray.training.build import model_config
 from mlim_ray.training.run_folder import RunFolder
@@ -45,17 +47,18 @@ def run_trials(
     config = setting.config
     if not study.stops_early:
         config = config.model_copy(update={"search": config.search.model_copy(update={"num_rungs": 1})})
+    # Tune itself would wait for ever, and workers that a killed driver left may still write to their trials' folders.
+    wait_for_resources(plan)
     measurer = ray.put(_measurer(setting))
-    job = TrialJob(config, setting.prepared, folder.path, kind, plan.threads_per_worker, resident, measurer)
-    run_study(study, config.search, plan, PretrainTrial, {"job": job}, name=kind, folder=ray_folder(folder))
+    job = TrialJob(config, setting.prepared, folder.anywhere, kind, plan.threads_per_worker, resident, measurer)
+    run_study(study, config.search, plan, _trainable(job, plan), name=kind, folder=ray_folder(folder))
 
 
 def run_study(
     study: TrialStudy,
     search: SearchConfig,
     plan: WorkerPlan,
-    trainable: type[tune.Trainable],
-    parameters: Mapping[str, Any],
+    trainable: Any,
     *,
     name: str,
     folder: str,
@@ -65,15 +68,13 @@ def run_study(
     Args:
         study: says which trials, and keeps what comes of them.
         search: its rungs and budget.
-        plan: what each trial gets, and how many run at a time.
-        trainable: what a trial is.
-        parameters: handed to its `setup`, beside the trial's config.
+        plan: how many run at a time.
+        trainable: what a trial is, with what its process takes.
         name: of Tune's folder.
         folder: where Tune keeps that, local or in S3.
     """
-    resources = {"cpu": plan.cpus_per_worker, "gpu": plan.gpus_per_worker}
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(trainable, **parameters), resources),
+        trainable,
         tune_config=tune.TuneConfig(
             num_samples=-1,
             max_concurrent_trials=plan.num_concurrent,
@@ -89,6 +90,7 @@ def run_study(
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=search.num_retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            callbacks=[Reaper()],
         ),
     )
     tuner.fit()
@@ -98,6 +100,19 @@ def _measurer(setting: Setting[SearchRunConfig]) -> Measurer:
     """What measures every trial; its records lie in shared memory as the training split does."""
     config, prepared = setting.config, setting.prepared
     return Measurer(prepared, config, config.search.objectives, model_config(config, prepared).num_cells)
+
+
+def _trainable(job: TrialJob, plan: WorkerPlan) -> Any:
+    """The class that Tune runs, with what a process of it takes."""
+    if plan.num_workers > 1:
+        return tune.with_resources(tune.with_parameters(GroupTrial, job=job, plan=plan), GROUP_TRIAL_RESOURCES)
+    return with_plan(PretrainTrial, plan, job=job)
+
+
+def with_plan(trainable: type[tune.Trainable], plan: WorkerPlan, **parameters: Any) -> Any:
+    """A class of trials of one worker, with what its process takes and what is handed to its `setup`."""
+    resources = {"cpu": plan.cpus_per_worker, "gpu": plan.gpus_per_worker}
+    return tune.with_resources(tune.with_parameters(trainable, **parameters), resources)
 
 
 def _trial_name(trial: Any) -> str:

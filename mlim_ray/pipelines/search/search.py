@@ -24,7 +24,7 @@ from mlim_ray.pipelines.search.journal import open_journal, sync_journal
 from mlim_ray.pipelines.search.results import ranked, trial_result
 from mlim_ray.pipelines.search.space import Parameters
 from mlim_ray.pipelines.search.study import ConfirmationStudy, SearchStudy, TrialStudy, parameters_of, seed_of
-from mlim_ray.pipelines.search.trial import CONFIRMATION, TRIALS
+from mlim_ray.pipelines.search.trial_job import CONFIRMATION, TRIALS
 from mlim_ray.pipelines.setting import Setting, check_places, open_setting
 from mlim_ray.reporting.progress import Stage, say
 from mlim_ray.training.init_from import has_begun, start_trials
@@ -59,7 +59,7 @@ def search(request: RunRequest[SearchRunConfig]) -> dict[str, Any]:
         folder.write_text("config.yaml", config_text(setting.config))
         folder.write_json(
             "environment.json",
-            setting.environment(request, num_workers=1, threads_per_worker=plan.threads_per_worker),
+            setting.environment(request, num_workers=plan.num_workers, threads_per_worker=plan.threads_per_worker),
         )
         if setting.config.model.init_from is not None and not has_begun(folder):
             say(start_trials(folder, setting.config, setting.prepared))
@@ -81,6 +81,7 @@ def _plan(setting: Setting[SearchRunConfig], cluster: Cluster) -> WorkerPlan:
         max_concurrent=search.max_concurrent_trials,
         streams=setting.streams,
         gpus_per_trial=search.gpus_per_trial,
+        num_workers=search.workers_per_trial,
     )
 
 

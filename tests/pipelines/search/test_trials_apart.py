@@ -14,10 +14,11 @@ from ray._private.state import actors
 
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.pipelines.resources import WorkerPlan
-from mlim_ray.pipelines.search.execute import run_study
+from mlim_ray.pipelines.search.execute import run_study, with_plan
 from mlim_ray.pipelines.search.space import REFERENCES, Parameters
 from mlim_ray.pipelines.search.study import SearchStudy, parameters_of, rungs_of
-from mlim_ray.pipelines.search.trial import PretrainTrial, trial_folder
+from mlim_ray.pipelines.search.trial import PretrainTrial
+from mlim_ray.pipelines.search.trial_job import trial_folder
 from tests.pipelines.search.trial_actor import TrialProcess, job_of, learned, small_config, small_set
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
@@ -115,7 +116,8 @@ def test_the_last_trial_of_a_search_is_what_it_is_alone(
     study = SearchStudy(storage, config, lambda: None)
     before = set(actors())
     plan = WorkerPlan(1, 1.0, 0.0, job.num_threads, 1)
-    run_study(study, config.search, plan, PretrainTrial, {"job": job}, name="trials", folder=str(tmp_path / "ray"))
+    trainable = with_plan(PretrainTrial, plan, job=job)
+    run_study(study, config.search, plan, trainable, name="trials", folder=str(tmp_path / "ray"))
     new = [actor for actor_id, actor in actors().items() if actor_id not in before]
     assert len([actor for actor in new if "Trainable" in actor["ActorClassName"]]) == 1
 

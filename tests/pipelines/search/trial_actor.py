@@ -30,7 +30,8 @@ from mlim_ray.pipelines.feed import put_resident
 from mlim_ray.pipelines.prepare import prepare
 from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, REPORTED, SAMPLES, SEED, measures_in
 from mlim_ray.pipelines.search.space import Parameters
-from mlim_ray.pipelines.search.trial import TRIALS, PretrainTrial, TrialJob, trial_folder
+from mlim_ray.pipelines.search.trial import PretrainTrial
+from mlim_ray.pipelines.search.trial_job import TRIALS, TrialJob, trial_folder
 from mlim_ray.training.metrics import OF_THE_MACHINE, read_metrics
 from mlim_ray.training.resolve import resolve_size
 from mlim_ray.training.trainer import Trainer
@@ -174,10 +175,7 @@ def _mapping_of(array: np.ndarray) -> str:
     """The file that the array's memory is mapped from; empty for the process's own."""
     address = array.__array_interface__["data"][0]
     for line in Path(f"/proc/{os.getpid()}/maps").read_text().splitlines():
-        (
-            span,
-            *_,
-        ) = line.split()
+        span = line.split()[0]
         start, stop = (int(end, 16) for end in span.split("-"))
         if start <= address < stop:
             return " ".join(line.split()[5:])
