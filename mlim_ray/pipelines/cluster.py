@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ for _name, _value in _ENVIRONMENT.items():
 import ray  # noqa: E402
 import ray._private.worker  # noqa: E402
 import ray.data  # noqa: E402
+import ray.job_config  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -65,13 +66,19 @@ def this_machine() -> Cluster:
 
 
 @contextlib.contextmanager
-def connect(address: str, *, dashboard: bool = True) -> Iterator[Cluster]:
+def connect(address: str, *, dashboard: bool = True, job: Mapping[str, str] | None = None) -> Iterator[Cluster]:
     """Connect to the Ray at `address`, or to one of our own for "local", until the block ends.
+
+    Args:
+        address: of the head node, or `local`.
+        dashboard: start it with a Ray of our own.
+        job: what the dashboard says of this job, by name; `job_name` is what it is called.
 
     Raises:
         ValueError: there is no Ray at `address`.
     """
     quiet()
+    job_config = ray.job_config.JobConfig(metadata=dict(job or {}))
     if address == LOCAL:
         context = ray.init(
             address=LOCAL,
@@ -80,10 +87,11 @@ def connect(address: str, *, dashboard: bool = True) -> Iterator[Cluster]:
             object_store_memory=_store_bytes(),
             log_to_driver=False,
             logging_level=logging.ERROR,
+            job_config=job_config,
         )
     else:
         try:
-            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, job_config=job_config)
         except ConnectionError as error:
             raise ValueError(
                 f"--address {address}: no Ray answers there; check the address, or leave it out for a local Ray"
