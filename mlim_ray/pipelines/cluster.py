@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ import ray  # noqa: E402
 import ray._private.worker  # noqa: E402
 import ray.data  # noqa: E402
 import ray.job_config  # noqa: E402
+from ray._private.authentication.authentication_utils import is_token_auth_enabled  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +47,16 @@ class Cluster:
     num_nodes: int
     object_store_bytes: float
     dashboard_url: str | None
+    asks_for_token: bool = False
+    """whether Ray's token authentication guards the dashboard"""
 
     @property
     def dashboard_line(self) -> str:
-        """What to tell a person about the dashboard; Ray's token authentication guards it."""
-        return f"Ray dashboard: {self.dashboard_url} (it asks for the token that `ray get-auth-token` prints)"
+        """What to tell a person about the dashboard: where it is, and how to log in."""
+        line = f"Ray dashboard: {self.dashboard_url}"
+        if self.asks_for_token:
+            line += f" (it asks for the token that `{_ray_program()} get-auth-token` prints)"
+        return line
 
 
 def local_num_cpus() -> int:
@@ -104,6 +111,7 @@ def connect(address: str, *, dashboard: bool = True, job: Mapping[str, str] | No
             num_nodes=sum(1 for node in ray.nodes() if node["Alive"]),
             object_store_bytes=resources.get("object_store_memory", 0.0),
             dashboard_url=f"http://{context.dashboard_url}" if context.dashboard_url else None,
+            asks_for_token=is_token_auth_enabled(),
         )
     finally:
         ray.shutdown()
@@ -125,6 +133,14 @@ def quiet() -> None:
 def _to_log(data: dict[str, Any], ignore_prefix: bool) -> None:
     for line in data["lines"]:
         logger.info("%s: %s", data["pid"], line)
+
+
+def _ray_program() -> str:
+    """Ray's program as it can be typed here: it lies beside this Python where no PATH leads to it."""
+    beside = os.path.join(os.path.dirname(sys.executable), "ray")
+    if shutil.which("ray") is not None or not os.path.exists(beside):
+        return "ray"
+    return os.path.relpath(beside) if beside.startswith(os.getcwd() + os.sep) else beside
 
 
 def _store_bytes() -> int:
