@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,10 +19,23 @@ from mlim_ray.training.order import StreamOrder
 from mlim_ray.training.stream import resident_batches
 from mlim_ray.training.trainer import Trainer
 
-MAX_TOKENS = 24
 _PAD, _CLS, _SEP, _MASK, _FIRST_PIECE = 0, 2, 3, 4, 5
+
+
+class TextLengths(NamedTuple):
+    """How long texts are: the fewest tokens and a geometric number of further ones, cut at the most."""
+
+    fewest: int
+    most: int
+    stops_after_token: float
+    """probability"""
+
+
 # As the titles of a fashion catalogue: 8.6 pieces on average, 6 to 13 from the 5th to the 95th percentile, 23 at most.
-_FEWEST_TOKENS, _STOPS_AFTER_TOKEN = 6, 0.28
+TITLES = TextLengths(6, 24, 0.28)
+# A sentence or three: 29 tokens on average, 9 to 64 from the 5th to the 95th percentile.
+DESCRIPTIONS = TextLengths(8, 64, 0.04)
+TEXTS = {"titles": TITLES, "descriptions": DESCRIPTIONS}
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,7 @@ class Workload:
     num_layers: int | None = None
     """None: the size's own"""
     vocab_size: int = 3_000
+    texts: TextLengths = TITLES
     num_records: int = 512
 
     @cached_property
@@ -46,7 +60,7 @@ class Workload:
             vocab_size=self.vocab_size,
             mask_token_id=_MASK,
             pad_token_id=_PAD,
-            max_tokens=MAX_TOKENS,
+            max_tokens=self.texts.most,
         )
         shape.image_size = self.image_size or shape.image_size
         shape.num_hidden_layers = self.num_layers or shape.num_hidden_layers
@@ -81,9 +95,9 @@ class Workload:
         """Pictures of noise and titles of random pieces, a word each."""
         rng = np.random.default_rng(0)
         size, num_records = self.shape.image_size, self.num_records
-        more = rng.geometric(_STOPS_AFTER_TOKEN, num_records) - 1
-        num_tokens = np.minimum(_FEWEST_TOKENS + more, MAX_TOKENS)
-        position = np.arange(MAX_TOKENS)
+        fewest, most, stops = self.texts
+        num_tokens = np.minimum(fewest + rng.geometric(stops, num_records) - 1, most)
+        position = np.arange(most)
         is_word = (position > 0) & (position < num_tokens[:, None] - 1)
         token_ids = np.where(is_word, rng.integers(_FIRST_PIECE, self.vocab_size, is_word.shape), _PAD)
         token_ids[:, 0] = _CLS

@@ -10,7 +10,8 @@ from typing import TypeVar
 from mlim_ray.command_line.errors import PlainParser
 from mlim_ray.command_line.knob_help import WholeWordHelp
 from mlim_ray.command_line.knobs import add_knobs, add_shorthand, apply_knobs, given_text
-from mlim_ray.config.files import MOST_BYTES, parse_config
+from mlim_ray.config.files import MOST_BYTES, parse_config, parse_yaml
+from mlim_ray.config.overlay import with_knobs
 from mlim_ray.config.prepare import SOURCES
 from mlim_ray.config.run import PretrainConfig, SearchRunConfig
 from mlim_ray.config.wording import shown
@@ -66,9 +67,17 @@ def parse_search(
     add_shorthand(group, type(base), "--trials", "search.num_trials", base)
     add_shorthand(group, type(base), "--max-samples", "search.max_samples", base)
     add_shorthand(group, type(base), "--workers-per-trial", "search.workers_per_trial", base)
+    add_shorthand(group, type(base), "--score", "search.score", base)
+    add_shorthand(group, type(base), "--confirm", "search.confirm", base)
+    group.add_argument(
+        "--space",
+        metavar="S",
+        help="what is varied beside the defaults: a YAML file of names and ranges, or the same as --search.space, such "
+        "as train.weight-decay=0..0.3,recon.target=whole,policy=mam",
+    )
     parsed = parser.parse_args(argv)
     check_readable(parsed.out)
-    config = apply_knobs(_resumed(parsed, base), parsed)
+    config = apply_knobs(_with_space(_resumed(parsed, base), parsed.space), parsed)
     num_workers = config.search.workers_per_trial
     if num_workers > 1:
         raise ValueError(
@@ -76,6 +85,29 @@ def parse_search(
             "with a later release: use 1"
         )
     return _request(config, parsed, num_workers)
+
+
+def _with_space(base: SearchRunConfig, space: str | None) -> SearchRunConfig:
+    """The config with what `--space` says, a YAML file or entries."""
+    if space is None:
+        return base
+    if space.endswith((".yaml", ".yml")):
+        check_readable(space)
+        content = parse_yaml(storage.read_bytes(space, MOST_BYTES + 1), space)
+        entries = [f"{name}={_as_text(what)}" for name, what in content.items()]
+    else:
+        entries = [entry.strip() for entry in space.split(",")]
+    try:
+        return with_knobs(base, {"search.space": entries})
+    except ValueError as error:
+        raise ValueError(f"--space: {str(error).removeprefix('space: ')}") from error
+
+
+def _as_text(what: object) -> str:
+    """A range or value of a YAML file as it is written in an entry."""
+    if isinstance(what, list):
+        return "|".join(map(_as_text, what))
+    return {True: "true", False: "false"}[what] if isinstance(what, bool) else str(what)
 
 
 def add_address_flags(group: argparse._ActionsContainer) -> None:

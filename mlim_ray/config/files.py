@@ -12,8 +12,9 @@ import yaml
 from pydantic import ValidationError
 
 from mlim_ray.config.base import Section
+from mlim_ray.config.overlay import laid_over
 from mlim_ray.config.run import PretrainConfig
-from mlim_ray.config.wording import plain_problem, section_classes, shown
+from mlim_ray.config.wording import plain_problem, shown
 
 _BEST_SECTIONS = {"method": ("masking", "mlm", "recon"), "size": ("model", "train")}
 MOST_BYTES = 1 << 20
@@ -60,7 +61,7 @@ def parse_config(content: bytes, path: str, base: Config, size_override: str | N
         data = _joined_parts(path, data)
     if size_override is not None and _section(data, "model").get("size", base.model.size) != size_override:
         data = _without_size(data)
-    merged = _laid_over(base.model_dump(mode="json"), data, type(base))
+    merged = laid_over(base.model_dump(mode="json"), data, type(base))
     try:
         return type(base).model_validate_json(json.dumps(merged))
     except ValidationError as error:
@@ -157,25 +158,6 @@ def _without_size(data: dict[str, Any]) -> dict[str, Any]:
         if isinstance(kept.get(name), dict):
             kept[name] = {key: value for key, value in kept[name].items() if key not in keys}
     return kept
-
-
-def _laid_over(base: dict[str, Any], data: dict[str, Any], section: type[Section]) -> dict[str, Any]:
-    """`base` with the keys of `data`; a part of another kind starts from that kind's defaults."""
-    merged = dict(base)
-    for key, value in data.items():
-        field = section.model_fields.get(key) if isinstance(key, str) else None
-        classes = section_classes(field) if field is not None else {}
-        if field is None or not classes or not isinstance(value, dict):
-            merged[str(key)] = value
-            continue
-        tag = None if field.discriminator is None else str(field.discriminator)
-        kind = None if tag is None else value.get(tag, base[key][tag])
-        if tag is None or kind == base[key][tag]:
-            held = classes.get(kind)
-            merged[key] = _laid_over(base[key], value, held) if held is not None else value
-        else:
-            merged[key] = value
-    return merged
 
 
 def _dump(values: dict[str, Any]) -> str:

@@ -4,14 +4,18 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from mlim_ray.config.base import Section
+from mlim_ray.config.base import AUTO, Section
 from mlim_ray.config.masking import MamConfig, MaskingConfig
 from mlim_ray.config.model import ModelConfig
 from mlim_ray.config.objectives import MlmConfig, ReconConfig
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.config.probe import ProbeConfig
 from mlim_ray.config.search import SearchConfig
+from mlim_ray.config.space import Dimension, parse_space
 from mlim_ray.config.train import FeedConfig, TrainConfig
+
+_ANY_LEARNING_RATE = 1e-3
+"""stands for the size's own where that is not known yet; only its range depends on it"""
 
 
 class PretrainConfig(Section):
@@ -37,3 +41,18 @@ class SearchRunConfig(PretrainConfig):
     """A search: the config that its trials start from, and what is searched."""
 
     search: SearchConfig = Field(default_factory=SearchConfig)
+
+    @model_validator(mode="after")
+    def _space_fits(self) -> Self:
+        # Trials start from the config without its search; checking that one keeps this from calling itself.
+        base = PretrainConfig.model_validate(self.model_dump(exclude={"search"}))
+        parse_space(self.search.space, base, _ANY_LEARNING_RATE)
+        return self
+
+    @property
+    def dimensions(self) -> dict[str, Dimension]:
+        """Every parameter of the search with what it may be; the size must be resolved."""
+        learning_rate = self.train.learning_rate
+        assert learning_rate != AUTO, "configs are resolved before a search starts"
+        base = PretrainConfig.model_validate(self.model_dump(exclude={"search"}))
+        return parse_space(self.search.space, base, learning_rate)

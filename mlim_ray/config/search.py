@@ -1,41 +1,49 @@
 """What a search tries, how long, and how it stops the weak."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from mlim_ray.config.base import Section
+from mlim_ray.config.score import Objective, parse_score
+
+NUM_ARMS = 4
+"""Trials that are confirmed: the best two, the paper's setting and light-only masking."""
 
 
 class SearchConfig(Section):
-    """Ranges of the searched knobs and the budget of a search (our choice throughout; the paper reports no search)."""
+    """The space, score and budget of a search (our choice throughout; the paper reports no search)."""
 
-    num_trials: int = Field(8, ge=1)
-    """trials, the two references included"""
+    num_trials: int = Field(12, ge=1)
+    """trials, the four references included"""
     max_samples: int = Field(16_000, ge=1)
     """records that one full trial sees"""
     num_rungs: int = Field(3, ge=1, le=8)
     """points at which trials are compared, the last one at max_samples"""
+    stop_early: bool = True
+    """stop trials that fall behind at a rung (ASHA); the references always run to the end"""
     reduction_factor: int = Field(3, ge=2)
     """one in so many trials passes a rung (ASHA)"""
+    space: tuple[str, ...] = ()
+    """what is varied beside or instead of the defaults: NAME=LOW..HIGH, NAME=LOW..HIGH:log, NAME=ONE|OTHER, or
+    NAME=VALUE, which fixes it; names are those of the default space and of any knob of mlm, recon, model and train"""
+    score: str = "probe"
+    """what ranks trials, lower is better: probe, mlm, recon, linear_picture, linear_with_title, a sum such as
+    0.7*mlm+0.3*recon, or several with commas for the front of those that none beats in all"""
+    sampler: Literal["tpe", "random"] = "tpe"
+    """how new trials are proposed: by Optuna's TPE, or at random"""
+    confirm: bool = True
+    """run the best two and two references again with fresh seeds, and name a winner only with its interval"""
+    num_confirm_seeds: int = Field(3, ge=2)
+    """fresh seeds of the confirmation"""
+    num_retries: int = Field(2, ge=0)
+    """times that a trial whose process ended is started again from its last rung"""
+    storage: str | None = None
+    """URL of a database for the study, such as postgresql://...; none: a journal file in the run folder"""
     max_concurrent_trials: int = Field(0, ge=0)
     """trials at a time; 0: as many as the CPUs or GPUs allow"""
     workers_per_trial: int = Field(1, ge=1)
     """training workers of one trial"""
-    min_light_ratio: float = Field(0.05, ge=0.0, le=1.0)
-    """lower end of the light ratios"""
-    max_light_ratio: float = Field(0.4, ge=0.0, le=1.0)
-    """upper end of the light ratios"""
-    min_heavy_ratio: float = Field(0.5, ge=0.0, le=1.0)
-    """lower end of the heavy ratios"""
-    max_heavy_ratio: float = Field(1.0, ge=0.0, le=1.0)
-    """upper end of the heavy ratios"""
-    min_recon_weight: float = Field(1.0, gt=0.0)
-    """lower end of the RECON weight (searched on a log scale)"""
-    max_recon_weight: float = Field(100.0, gt=0.0)
-    """upper end of the RECON weight"""
-    learning_rate_factor: float = Field(3.0, ge=1.0)
-    """the learning rate is searched from the size's own divided by this to times this (log scale)"""
 
     @property
     def rungs(self) -> list[int]:
@@ -44,10 +52,12 @@ class SearchConfig(Section):
         below = [lowest * self.reduction_factor**level for level in range(self.num_rungs - 1)]
         return [*(rung for rung in below if rung < self.max_samples), self.max_samples]
 
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What `score` says."""
+        return parse_score(self.score)
+
     @model_validator(mode="after")
-    def _ranges_have_room(self) -> Self:
-        for name in ("light_ratio", "heavy_ratio", "recon_weight"):
-            low, high = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
-            if low > high:
-                raise ValueError(f"min_{name} is {low:g} and max_{name} {high:g}; expected min_{name} <= max_{name}")
+    def _score_is_known(self) -> Self:
+        parse_score(self.score)
         return self

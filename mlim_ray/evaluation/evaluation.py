@@ -6,7 +6,7 @@ from typing import Any
 from mlim_ray.evaluation.held_out import HeldOut
 from mlim_ray.evaluation.limits import ProbeLimits
 from mlim_ray.evaluation.linear_probe import linear_probe
-from mlim_ray.evaluation.partner_probe import PAPER_RATIO, probe_partners, score
+from mlim_ray.evaluation.partner_probe import PAPER_RATIO, partner_measures, probe_partners
 from mlim_ray.model import MlimModel
 
 Evaluation = dict[str, Any]
@@ -34,7 +34,7 @@ def evaluate(
         "probe": {
             "num_records": len(probe.records.key_hash_R),
             "split": held_out.split,
-            "score": score(losses, probe),
+            "score": partner_measures(losses, probe)["probe"],
             "unigram_entropy": probe.unigram_entropy,
             "pixel_variance": probe.pixel_variance,
             "at": at,

@@ -7,7 +7,8 @@ blank (all words hidden). Masks are fixed and seeded, the same for every trial (
 Legend: B records, N image cells, T token positions.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +66,8 @@ class PartnerLosses:
     hidden_ratio: float
     mlm_paired: float
     recon_paired: float
+    recon_of_hidden: float
+    """RECON with the true title, of hidden cells alone"""
     mlm_shuffled: float | None = None
     mlm_blank: float | None = None
     recon_shuffled: float | None = None
@@ -92,15 +95,16 @@ def probe_partners(model: MlimModel, probe: ProbeSet, *, wrong_partners: bool) -
         model.train(was_training)
 
 
-def score(losses: list[PartnerLosses], probe: ProbeSet) -> float:
-    """The search's default score (contract C5); lower is better, 1 is knowing only frequencies and the mean pixel.
+def partner_measures(losses: list[PartnerLosses], probe: ProbeSet) -> dict[str, float]:
+    """What trials are compared by (contract C5); lower is better, 1 is knowing only frequencies and the mean pixel.
 
-    Mean over hidden ratios and both sides, with the true partner, of MLM / unigram entropy and RECON / pixel
-    variance.
+    `mlm` and `recon` are means over hidden ratios, with the true partner, of MLM / unigram entropy and RECON / pixel
+    variance; `probe` is the mean of the two. RECON counts hidden cells only: with the whole picture, a trial that
+    rebuilds hidden cells alone (`recon.target` masked) would lose whatever it learned.
     """
-    mlm = np.mean([at.mlm_paired for at in losses]) / probe.unigram_entropy
-    recon = np.mean([at.recon_paired for at in losses]) / probe.pixel_variance
-    return float((mlm + recon) / 2)
+    mlm = float(np.mean([at.mlm_paired for at in losses])) / probe.unigram_entropy
+    recon = float(np.mean([at.recon_of_hidden for at in losses])) / probe.pixel_variance
+    return {"probe": (mlm + recon) / 2, "mlm": mlm, "recon": recon}
 
 
 def _probe_ratio(model: MlimModel, probe: ProbeSet, ratio: float, wrong_partners: bool) -> PartnerLosses:
@@ -109,48 +113,53 @@ def _probe_ratio(model: MlimModel, probe: ProbeSet, ratio: float, wrong_partners
     all_hidden = probe.masks(1.0, 1.0)
     mlm_batch, recon_batch = masked(records, words), masked(records, cells)
     other = records.take(probe.partner_B)
-    losses = PartnerLosses(ratio, _mlm(model, mlm_batch), _recon(model, recon_batch))
+    losses = PartnerLosses(ratio, _mlm(model, mlm_batch), *_recon(model, recon_batch))
     if not wrong_partners:
         return losses
     return PartnerLosses(
         ratio,
         losses.mlm_paired,
         losses.recon_paired,
+        losses.recon_of_hidden,
         mlm_shuffled=_mlm(model, mlm_batch._replace(pixels_BHW3=other.pixels_RHW3)),
         mlm_blank=_mlm(model, mlm_batch._replace(cell_hidden_BN=all_hidden.cell_hidden_BN)),
         recon_shuffled=_recon(
             model, recon_batch._replace(token_ids_BT=other.token_ids_RT, num_tokens_B=other.num_tokens_R)
-        ),
-        recon_blank=_recon(model, recon_batch._replace(token_hidden_BT=all_hidden.token_hidden_BT)),
+        )[0],
+        recon_blank=_recon(model, recon_batch._replace(token_hidden_BT=all_hidden.token_hidden_BT))[0],
     )
 
 
 @torch.inference_mode()
 def _mlm(model: MlimModel, batch: Batch) -> float:
-    def terms(inputs: BatchTensors) -> LossTerms:
+    def terms(inputs: BatchTensors) -> tuple[LossTerms]:
         states = model.encode(*inputs[:5])
         logits_MV = model.mlm_logits(states.tokens_BTD[inputs.token_hidden_BT])
-        return mlm_terms(logits_MV, inputs.token_ids_BT, inputs.token_hidden_BT)
+        return (mlm_terms(logits_MV, inputs.token_ids_BT, inputs.token_hidden_BT),)
 
-    return _mean(model, batch, terms)
+    return _means(model, batch, terms)[0]
 
 
 @torch.inference_mode()
-def _recon(model: MlimModel, batch: Batch) -> float:
-    def terms(inputs: BatchTensors) -> LossTerms:
+def _recon(model: MlimModel, batch: Batch) -> tuple[float, float]:
+    """Of the whole pictures, and of their hidden cells alone."""
+
+    def terms(inputs: BatchTensors) -> tuple[LossTerms, LossTerms]:
         reconstruction_B3HW = model.reconstruct(model.encode(*inputs[:5]).cells_BND)
-        return recon_terms(reconstruction_B3HW, inputs.pixels_B3HW, inputs.cell_hidden_BN, "whole")
+        shown = reconstruction_B3HW, inputs.pixels_B3HW, inputs.cell_hidden_BN
+        return recon_terms(*shown, "whole"), recon_terms(*shown, "masked")
 
-    return _mean(model, batch, terms)
+    whole, hidden = _means(model, batch, terms)
+    return whole, hidden
 
 
-def _mean(model: MlimModel, batch: Batch, terms: Callable[[BatchTensors], LossTerms]) -> float:
-    total = count = 0.0
+def _means(model: MlimModel, batch: Batch, terms: Callable[[BatchTensors], Sequence[LossTerms]]) -> list[float]:
+    sums: list[list[float]] = []
     for part in slices(len(batch.key_hash_B)):
-        sum_B, count_B = terms(to_tensors(batch.take(part), model.device))
-        total += float(sum_B.sum())
-        count += float(count_B.sum())
-    return total / max(count, 1.0)
+        found = terms(to_tensors(batch.take(part), model.device))
+        sums.append([float(value) for sum_B, count_B in found for value in (sum_B.sum(), count_B.sum())])
+    totals = [math.fsum(column) for column in zip(*sums, strict=True)]
+    return [total / max(count, 1.0) for total, count in zip(totals[::2], totals[1::2], strict=True)]
 
 
 def slices(num_records: int) -> Iterator[slice]:

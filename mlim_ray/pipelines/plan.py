@@ -11,8 +11,9 @@ from typing import TypeVar
 
 import torch
 
-from mlim_ray.config import PrepareConfig, PretrainConfig, SearchRunConfig
+from mlim_ray.config import PrepareConfig, PretrainConfig, SearchConfig, SearchRunConfig
 from mlim_ray.config.files import config_text
+from mlim_ray.config.search import NUM_ARMS
 from mlim_ray.data import storage
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.shards import row_group_records
@@ -79,7 +80,19 @@ def describe_search(request: RunRequest[SearchRunConfig]) -> dict[str, object]:
         _say_plan(config.model_copy(update={"train": train}), records)
         levels = ", ".join(f"{rung:,}" for rung in config.search.rungs)
         say(f"trials: {config.search.num_trials} of at most {num_steps:,} steps, compared at {levels} records")
+        say(f"budget: {budget(config.search)}")
         return _close(folder, records, plan, cluster, num_steps)
+
+
+def budget(search: SearchConfig) -> str:
+    """The most records that a search trains on, in words."""
+    most = search.num_trials * search.max_samples
+    parts = [f"{search.num_trials} trials x {search.max_samples:,} records at most"]
+    if search.confirm:
+        num_runs = NUM_ARMS * search.num_confirm_seeds
+        most += num_runs * search.max_samples
+        parts.append(f"{num_runs} confirming runs x {search.max_samples:,}")
+    return f"{' + '.join(parts)} = {most:,} records at most"
 
 
 def check_run(request: RunRequest[PretrainConfig]) -> None:

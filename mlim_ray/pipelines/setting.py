@@ -41,6 +41,10 @@ _STORE_SHARE_FOR_RECORDS = 0.5
 _MAY_CHANGE = {
     *(("feed", knob) for knob in ("kind", "on_damaged_shard", "cache_gib", "cache_folder")),
     *(("train", knob) for knob in ("micro_batch_size", "activation_checkpointing", "peak_flops", "on_non_finite")),
+    *(
+        ("search", knob)
+        for knob in ("num_trials", "confirm", "num_confirm_seeds", "num_retries", "max_concurrent_trials")
+    ),
     *(("train", f"{knob}_s") for knob in ("report_every", "collective_timeout", "stop_within", "resize_every")),
 }
 

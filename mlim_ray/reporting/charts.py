@@ -18,11 +18,13 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "
 INK, GREY, PALE = "#333333", "#8a8a8a", "#ececec"
 MAX_POINTS = 1_000
 """A longer series is thinned evenly, so that a page stays small."""
-_LOG_KNOBS = ("recon_weight", "learning_rate")
+_LOG_KNOBS = ("recon.weight", "train.learning_rate")
 _MODE_STYLES = ((ORANGE, "dash"), (PURPLE, "dot"), (GREEN, "dashdot"))
 _ROLE_STYLES = {
     "paper": (VERMILION, "square", "paper's setting"),
     "light_only": (PURPLE, "diamond", "light-only"),
+    "both_heavy": (ORANGE, "triangle-up", "both 80 %"),
+    "alternating": (GREEN, "triangle-down", "alternating"),
     "searched": (SKY, "circle", "searched"),
 }
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypedDict
 PAPER_RATIO = 0.8
 """Hidden ratio of the paper's own figures."""
 
-Role = Literal["paper", "light_only", "searched"]
+Role = Literal["paper", "light_only", "both_heavy", "alternating", "searched"]
 MetricLine = Mapping[str, Any]
 """A line of `metrics.jsonl`."""
 
@@ -93,6 +93,12 @@ class Trial:
     """value of every searched knob"""
     evaluation: Mapping[str, Any] | None
     """EvaluationFigures, or None where the trial was not evaluated to the end"""
+    reason: str | None = None
+    """why it failed"""
+    objectives: Sequence[float] | None = None
+    """what `score` is the mean of, at the last rung"""
+    measures: Mapping[str, float] | None = None
+    """by name, at the last rung"""
 
     @property
     def name(self) -> str:
@@ -100,6 +106,8 @@ class Trial:
         return {
             "paper": f"trial {self.trial} (paper's setting)",
             "light_only": f"trial {self.trial} (light-only)",
+            "both_heavy": f"trial {self.trial} (both 80 %)",
+            "alternating": f"trial {self.trial} (alternating)",
         }.get(self.role, f"trial {self.trial}")
 
     @property

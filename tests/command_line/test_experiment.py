@@ -99,16 +99,25 @@ def test_what_pretrain_refuses(flags: str, line: str) -> None:
         ("--workers-per-trial 2", "--workers-per-trial: given 2, expected 1"),
         ("--search.workers-per-trial 2", "--workers-per-trial: given 2, expected 1"),
         ("--workers 2", "--workers: unknown flag"),
-        (
-            "--search.min-light-ratio 0.9",
-            "--search.min-light-ratio: min_light_ratio is 0.9 and max_light_ratio 0.4",
-        ),
+        ("--space recon.weight=0..1:log", "--space: recon.weight=0..1:log, expected a lower end above 0"),
+        ("--space no.yaml", "cannot read no.yaml: it does not exist"),
+        ("--score loss", "--score: score is 'loss', expected one of probe, mlm, recon"),
     ],
 )
 def test_what_a_search_refuses(flags: str, line: str) -> None:
     with pytest.raises(ValueError) as refused:
         parse_search(flags.split(), SearchRunConfig)
     assert str(refused.value).startswith(line)
+
+
+def test_a_space_is_given_in_a_file_or_on_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text("train.batch_size: 16..64:log\nrecon.target: [whole, masked]\ntrain.compile: false\n")
+    written = parse_search(["--space", str(path)], SearchRunConfig).config
+    line = "train.batch_size=16..64:log,recon.target=whole|masked,train.compile=false"
+    assert written == parse_search(["--space", line], SearchRunConfig).config
+    assert written == parse_search(["--search.space", line], SearchRunConfig).config
+    assert written.search.space == tuple(line.split(","))
 
 
 def test_a_shorthand_and_its_long_flag_may_agree() -> None:

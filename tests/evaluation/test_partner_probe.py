@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlim_ray.data.records import Records
-from mlim_ray.evaluation.partner_probe import HIDDEN_RATIOS, ProbeSet, make_probe_set, probe_partners, score
+from mlim_ray.evaluation.partner_probe import HIDDEN_RATIOS, ProbeSet, make_probe_set, partner_measures, probe_partners
 from mlim_ray.model import MlimModel
+from mlim_ray.objectives import pixels_of_cells
+from mlim_ray.training.batch import masked
+from mlim_ray.training.tensors import to_tensors
 from tests.builders import FIRST_PIECE, MAX_TOKENS, NUM_CELLS, VOCAB_SIZE, make_model, make_records
 
 
@@ -157,11 +162,26 @@ def test_knowing_frequencies_and_the_mean_pixel_scores_one() -> None:
         pixel_variance=(records.pixels_RHW3.reshape(-1, 3) / 255.0).var(0).sum(),
     )
     losses = probe_partners(frequency_model(records), probe, wrong_partners=False)
-    assert score(losses, probe) == pytest.approx(1.0, abs=0.01)
+    measures = partner_measures(losses, probe)
+    assert measures == pytest.approx({"probe": 1.0, "mlm": 1.0, "recon": 1.0}, abs=0.02)
     assert losses[-1].mlm_paired == pytest.approx(probe.unigram_entropy, rel=1e-4)
     assert [at.recon_paired for at in losses] == pytest.approx([probe.pixel_variance] * 4, rel=1e-4)
     # Both sides count alike, each in its own unit.
-    doubled = [
-        type(at)(at.hidden_ratio, mlm_paired=2 * at.mlm_paired, recon_paired=at.recon_paired / 2) for at in losses
-    ]
-    assert score(doubled, probe) == pytest.approx(1.25, abs=0.02)
+    other = [replace(at, mlm_paired=2 * at.mlm_paired, recon_of_hidden=at.recon_of_hidden / 2) for at in losses]
+    assert partner_measures(other, probe) == pytest.approx({"probe": 1.25, "mlm": 2.0, "recon": 0.5}, abs=0.03)
+
+
+def test_recon_of_hidden_cells_does_not_see_the_others() -> None:
+    records = make_records(40)
+    probe = make_probe_set(records, num_cells=NUM_CELLS, seed=0, unigram_entropy=1.0, pixel_variance=1.0)
+    model = make_model().eval()
+    losses = probe_partners(model, probe, wrong_partners=False)
+    for at in losses:
+        batch = masked(records, probe.masks(at.hidden_ratio, 0.0))
+        inputs = to_tensors(batch, torch.device("cpu"))
+        with torch.inference_mode():
+            error_BHW = (model(*inputs[:5])[1] - inputs.pixels_B3HW).square().sum(1)
+        hidden_BHW = pixels_of_cells(inputs.cell_hidden_BN, error_BHW.shape[-1])
+        assert at.recon_of_hidden == pytest.approx(error_BHW[hidden_BHW].mean().item(), rel=1e-4)
+        assert at.recon_paired == pytest.approx(error_BHW.mean().item(), rel=1e-4)
+    assert losses[-1].recon_of_hidden == pytest.approx(losses[-1].recon_paired, rel=1e-5)

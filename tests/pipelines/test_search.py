@@ -22,7 +22,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mlim_ray.config import SearchRunConfig
 from mlim_ray.config.files import parse_config
-from mlim_ray.pipelines.search.journal import STUDY_NAME
+from mlim_ray.pipelines.search.space import REFERENCES
+from mlim_ray.pipelines.search.study import CONFIRMATION_NAME, STUDY_NAME
 
 pytestmark = pytest.mark.cluster
 
@@ -33,11 +34,11 @@ BUDGET_S = 400.0
 FLAGS = [
     *("--data", "generated:800", "--max-samples", "2700", "--no-dashboard", "--json"),
     *("--search.max-concurrent-trials", "1", "--probe.num-records", "64", "--probe.linear-train-records", "200"),
-    *("--train.log-every-steps", "5"),
+    *("--train.log-every-steps", "5", "--search.num-confirm-seeds", "2"),
 ]
 
 
-def start(out: Path, *flags: str, num_trials: int = 5) -> subprocess.Popen[str]:
+def start(out: Path, *flags: str, num_trials: int = 7) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     return subprocess.Popen(
         [sys.executable, EXPERIMENT, *FLAGS, "--trials", str(num_trials), "--out", str(out), *flags],
@@ -56,13 +57,13 @@ def finish(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
     return json.loads(stdout.splitlines()[-1]), stdout + stderr
 
 
-def trials_of(search: Path) -> list[FrozenTrial]:
+def trials_of(search: Path, name: str = STUDY_NAME) -> list[FrozenTrial]:
     journal = search / "study.log"
     if not journal.exists():
         return []
     try:
         storage = JournalStorage(JournalFileBackend(str(journal)))
-        return optuna.load_study(study_name=STUDY_NAME, storage=storage).trials
+        return optuna.load_study(study_name=name, storage=storage).trials
     except (KeyError, ValueError):
         return []
 
@@ -91,12 +92,36 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
 def test_references_come_first_and_run_to_the_end(undisturbed: tuple[Path, dict[str, Any], str]) -> None:
     out, summary, _ = undisturbed
     rows = pq.read_table(out / "trials.parquet").to_pylist()
-    assert [row["role"] for row in rows] == ["paper", "light_only", "searched", "searched", "searched"]
-    assert [row["state"] for row in rows[:2]] == ["COMPLETE", "COMPLETE"]
-    assert (rows[0]["image_heavy_ratio"], rows[0]["text_heavy_ratio"], rows[1]["light_probability"]) == (0.8, 0.8, 1.0)
+    assert [row["role"] for row in rows] == [*REFERENCES, "searched", "searched", "searched"]
+    assert [row["state"] for row in rows[:4]] == ["COMPLETE"] * 4
+    assert (rows[0]["mam.image_heavy_ratio"], rows[0]["mam.text_heavy_ratio"]) == (0.8, 0.8)
+    assert (rows[1]["mam.light_probability"], rows[2]["independent.text_ratio"]) == (1.0, 0.8)
     assert all(row["samples"] >= 2_700 for row in rows if row["state"] == "COMPLETE")
     assert {row["trial"] for row in rows} == {trial.number for trial in trials_of(out)}
-    assert summary["best"]["score"] == min(row["score"] for row in rows if row["state"] == "COMPLETE")
+    leader = summary["confirmation"]["arms"][0]["trial"]
+    assert summary["best"]["trial"] == leader
+    assert summary["best"]["score"] == rows[leader]["score"]
+
+
+def test_the_best_and_two_references_run_again_with_fresh_seeds(
+    undisturbed: tuple[Path, dict[str, Any], str],
+) -> None:
+    out, summary, _ = undisturbed
+    confirmation = summary["confirmation"]
+    rows = pq.read_table(out / "trials.parquet").to_pylist()
+    best = sorted((row for row in rows if row["state"] == "COMPLETE"), key=lambda row: row["score"])[:2]
+    assert {arm["trial"] for arm in confirmation["arms"]} == {0, 1, *(row["trial"] for row in best)}
+    runs = trials_of(out, CONFIRMATION_NAME)
+    assert sorted({run.user_attrs["seed"] for run in runs}) == confirmation["seeds"] == [1, 2]
+    assert len(runs) == 2 * len(confirmation["arms"])
+    for arm in confirmation["arms"]:
+        of_arm = {run.user_attrs["seed"]: run.value for run in runs if run.user_attrs["of"] == arm["trial"]}
+        assert [of_arm[seed] for seed in confirmation["seeds"]] == arm["scores"]
+        assert arm["interval"][0] < arm["mean"] < arm["interval"][1]
+        assert arm["scores"][0] != arm["scores"][1]
+        assert rows[arm["trial"]]["score"] not in arm["scores"]
+    means = [arm["mean"] for arm in confirmation["arms"]]
+    assert means == sorted(means)
 
 
 def test_asha_stops_the_weak_at_a_rung(undisturbed: tuple[Path, dict[str, Any], str]) -> None:
@@ -104,7 +129,7 @@ def test_asha_stops_the_weak_at_a_rung(undisturbed: tuple[Path, dict[str, Any], 
     stopped = [trial for trial in trials if trial.state == TrialState.PRUNED]
     assert stopped
     assert all(trial.user_attrs["role"] == "searched" for trial in stopped)
-    rungs = {step for trial in trials[:2] for step in trial.intermediate_values}
+    rungs = {step for trial in trials[:4] for step in trial.intermediate_values}
     assert all(max(trial.intermediate_values) in rungs and max(trial.intermediate_values) < 2_700 for trial in stopped)
 
 
@@ -149,12 +174,13 @@ def test_a_search_that_is_stopped_and_killed_ends_as_if_it_had_not_been(
     assert unfinished, "the kill was to leave a trial running"
 
     finish(start(out, "--resume"))
-    assert list(map(record, trials_of(out))) == list(map(record, trials_of(undisturbed[0])))
+    for name in (STUDY_NAME, CONFIRMATION_NAME):
+        assert list(map(record, trials_of(out, name))) == list(map(record, trials_of(undisturbed[0], name)))
 
 
 def test_streamed_trials_learn_what_resident_ones_do(
     undisturbed: tuple[Path, dict[str, Any], str], tmp_path: Path
 ) -> None:
-    finish(start(tmp_path / "streamed", "--feed", "stream", num_trials=1))
+    finish(start(tmp_path / "streamed", "--feed", "stream", "--confirm", "false", num_trials=1))
     streamed, resident = trials_of(tmp_path / "streamed")[0], trials_of(undisturbed[0])[0]
     assert streamed.intermediate_values == resident.intermediate_values

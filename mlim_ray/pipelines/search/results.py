@@ -1,5 +1,6 @@
-"""What a search found: the winner, the trials table, and the verdict in words."""
+"""What a search found, as the tables and the page show it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,8 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from optuna.trial import FrozenTrial, TrialState
 
+from mlim_ray.config.score import Objective
+from mlim_ray.config.space import Value
 from mlim_ray.evaluation.evaluation import Evaluation, paper_figures
-from mlim_ray.pipelines.search.journal import parameters_of, role_of
+from mlim_ray.pipelines.search.study import (
+    parameters_of,
+    rank_score,
+    reason_of,
+    role_of,
+    rungs_of,
+)
 
 
 @dataclass(frozen=True)
@@ -18,11 +27,18 @@ class TrialResult:
     trial: int
     role: str
     state: str
+    reason: str | None
+    """why it failed"""
     samples: int
     score: float | None
-    """at the last rung that the trial reached"""
+    """what it is ranked by at the last rung that it reached; the mean of several objectives"""
+    objectives: list[float] | None
+    """at that rung"""
+    measures: dict[str, float]
+    """at that rung, by name"""
     curve: list[tuple[int, float]]
-    params: dict[str, float]
+    """(samples, score) at each rung"""
+    params: dict[str, Value]
     evaluation: Evaluation | None = field(repr=False, default=None)
 
     def row(self) -> dict[str, Any]:
@@ -31,8 +47,10 @@ class TrialResult:
             "trial": self.trial,
             "role": self.role,
             "state": self.state,
+            "reason": self.reason,
             "samples": self.samples,
             "score": self.score,
+            **{f"measure_{name}": value for name, value in self.measures.items()},
             **self.params,
         }
         if self.evaluation is not None:
@@ -46,32 +64,46 @@ class TrialResult:
         return row
 
 
-def trial_result(trial: FrozenTrial, evaluation: Evaluation | None) -> TrialResult:
-    """A trial of the journal with its evaluation."""
-    curve = sorted(trial.intermediate_values.items())
+def trial_result(
+    trial: FrozenTrial, objectives: Sequence[Objective], evaluation: Evaluation | None = None
+) -> TrialResult:
+    """A trial of a study with its evaluation."""
+    rungs = dict(sorted(rungs_of(trial).items()))
+    samples = max(rungs, default=0)
+    measures = rungs.get(samples, {})
     return TrialResult(
         trial=trial.number,
         role=role_of(trial),
         state=trial.state.name,
-        samples=curve[-1][0] if curve else 0,
-        score=curve[-1][1] if curve else None,
-        curve=curve,
+        reason=reason_of(trial),
+        samples=samples,
+        score=rank_score(objectives, measures) if measures else None,
+        objectives=[objective.of(measures) for objective in objectives] if measures else None,
+        measures=measures,
+        curve=[(level, rank_score(objectives, at)) for level, at in rungs.items()],
         params=parameters_of(trial),
         evaluation=evaluation,
     )
 
 
-def winner_of(trials: list[FrozenTrial]) -> FrozenTrial | None:
-    """The trial with the lowest score among those that saw the whole budget; None if none did."""
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    return min(complete, key=lambda trial: trial.value or 0.0, default=None)
+def ranked(results: Sequence[TrialResult]) -> list[TrialResult]:
+    """Those that saw the whole budget, best first; equals in the order of their numbers."""
+    whole = [result for result in results if result.state == TrialState.COMPLETE.name and result.score is not None]
+    return sorted(whole, key=lambda result: (result.score, result.trial))
 
 
-def table_bytes(results: list[TrialResult]) -> bytes:
-    """The trials as the bytes of a Parquet file."""
+def table_bytes(results: Sequence[TrialResult]) -> bytes:
+    """The trials as the bytes of a Parquet file; a column whose values differ in type holds text."""
     rows = [result.row() for result in results]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    table = pa.table({name: [row.get(name) for row in rows] for name in names})
+    table = pa.table({name: _column([row.get(name) for row in rows]) for name in names})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     return bytes(sink.getvalue())
+
+
+def _column(values: list[Any]) -> list[Any]:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float}:
+        return [None if value is None else float(value) for value in values]
+    return values if len(kinds) < 2 else [None if value is None else str(value) for value in values]

@@ -1,4 +1,4 @@
-"""Tune's searcher and scheduler over the journal: OptunaSearch's TPE and ASHA, without a state of their own."""
+"""Tune's searcher and scheduler over a study: its trials and ASHA, without a state of their own."""
 
 import math
 from typing import Any, NamedTuple
@@ -9,22 +9,36 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from mlim_ray.config import SearchConfig
-from mlim_ray.pipelines.search.journal import SearchStudy, role_of
+from mlim_ray.pipelines.search.study import TrialStudy, rank_score, role_of, rungs_of
 
-SCORE, SAMPLES, NUMBER, ROLE, PARAMETERS, REPORTED = (
+SCORE, SAMPLES, NUMBER, ROLE, PARAMETERS, SEED, REPORTED = (
     "score",
     "samples",
     "trial_number",
     "role",
     "parameters",
+    "seed",
     "reported_samples",
 )
+_MEASURE = "measures/"
+"""Tune hands on what is nested as one name with slashes."""
+_MOST_OF_A_REASON = 500
 
 
-class JournalSearch(Searcher):
+def tune_result(samples: int, score: float, measures: dict[str, float]) -> dict[str, Any]:
+    """What a trial tells Tune at a rung."""
+    return {SAMPLES: samples, SCORE: score} | {f"{_MEASURE}{name}": value for name, value in measures.items()}
+
+
+def measures_in(result: dict[str, Any]) -> dict[str, float]:
+    """The measures of such a result."""
+    return {name.removeprefix(_MEASURE): value for name, value in result.items() if name.startswith(_MEASURE)}
+
+
+class StudySearch(Searcher):
     """Hands Tune the trials of the study: unfinished ones first, then new ones until the budget is used up."""
 
-    def __init__(self, study: SearchStudy, max_samples: int) -> None:
+    def __init__(self, study: TrialStudy, max_samples: int) -> None:
         super().__init__(metric=SCORE, mode="min")
         self._study = study
         self._max_samples = max_samples
@@ -36,28 +50,36 @@ class JournalSearch(Searcher):
         begun = self._study.take_up(self._unfinished.pop(0)) if self._unfinished else self._study.begin()
         if begun is None:
             return str(Searcher.FINISHED)
-        number, parameters, role = begun
-        self._number_of[trial_id] = number
+        self._number_of[trial_id] = begun.number
         return {
-            NUMBER: number,
-            PARAMETERS: parameters,
-            ROLE: role,
-            REPORTED: self._study.last_samples(number),
+            NUMBER: begun.number,
+            PARAMETERS: begun.parameters,
+            ROLE: begun.role,
+            SEED: begun.seed,
+            REPORTED: self._study.last_samples(begun.number),
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Close the trial in the journal: complete, pruned if it stopped short or diverged, failed on an error."""
+        """Close the trial: complete, pruned if it stopped short, failed where it has no finite score.
+
+        One that ended with an error was closed by the scheduler, which knows it.
+        """
         number = self._number_of.pop(trial_id)
-        score = (result or {}).get(SCORE)
-        if error or result is None or score is None:
-            self._study.finish(number, TrialState.FAIL, None)
+        if error:
             return
-        self._study.report(number, int(result[SAMPLES]), float(score))
-        is_whole = math.isfinite(score) and result[SAMPLES] >= self._max_samples
-        self._study.finish(number, TrialState.COMPLETE if is_whole else TrialState.PRUNED, float(score))
+        measures = measures_in(result or {})
+        if result is None or not measures:
+            self._study.finish(number, TrialState.FAIL, "it ended before its first score")
+            return
+        samples, score = int(result[SAMPLES]), float(result[SCORE])
+        if not math.isfinite(score):
+            self._study.finish(number, TrialState.FAIL, f"its score is {score} at {samples:,} samples")
+            return
+        self._study.report(number, samples, measures)
+        self._study.finish(number, TrialState.COMPLETE if samples >= self._max_samples else TrialState.PRUNED)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: the journal has it all. Tune expects the file."""
+        """Nothing to save: the study has it all. Tune expects the file."""
         with open(checkpoint_path, "wb"):
             pass
 
@@ -71,10 +93,10 @@ class _RungEntry(NamedTuple):
     trial_id: str
 
 
-class JournalAsha(ASHAScheduler):
-    """Tune's ASHA on samples seen; scores go to the journal first, and its rungs are rebuilt from there."""
+class StudyAsha(ASHAScheduler):
+    """Tune's ASHA on samples seen; scores go to the study first, and its rungs are rebuilt from there."""
 
-    def __init__(self, study: SearchStudy, search: SearchConfig) -> None:
+    def __init__(self, study: TrialStudy, search: SearchConfig) -> None:
         levels = search.rungs
         super().__init__(
             time_attr=SAMPLES,
@@ -85,30 +107,47 @@ class JournalAsha(ASHAScheduler):
             reduction_factor=search.reduction_factor,
         )
         self._study = study
+        self._stops_early = study.stops_early and search.stop_early
         bracket = self._brackets[0]
         for trial in study.trials():
-            steps = sorted(trial.intermediate_values)
+            rungs = rungs_of(trial)
+            steps = sorted(rungs)
             if trial.state == TrialState.RUNNING:
                 # Its last verdict may not have been carried out: that result is handed in again and judged then.
                 steps = steps[:-1]
             for step in steps:
-                score = trial.intermediate_values[step]
+                score = rank_score(study.objectives, rungs[step])
                 if math.isfinite(score):
                     bracket.on_result(_entry(trial.number), step, -score)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Whether a trial goes on; the references always do."""
         number, samples, score = trial.config[NUMBER], int(result[SAMPLES]), float(result[SCORE])
-        self._study.report(number, samples, score)
-        if not math.isfinite(score) or samples >= self._max_t:
+        if not math.isfinite(score):
+            return str(TrialScheduler.STOP)
+        self._study.report(number, samples, measures_in(result))
+        if samples >= self._max_t:
             return str(TrialScheduler.STOP)
         verdict = self._brackets[0].on_result(_entry(number), samples, -score)
-        is_reference = role_of(self._study.trials()[number]) != "searched"
-        return str(TrialScheduler.CONTINUE) if is_reference else str(verdict)
+        goes_on = not self._stops_early or role_of(self._study.trials()[number]) != "searched"
+        return str(TrialScheduler.CONTINUE) if goes_on else str(verdict)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """Close a trial whose process failed for the last time, with the reason."""
+        self._trial_info.pop(trial.trial_id, None)
+        self._study.finish(trial.config[NUMBER], TrialState.FAIL, _reason(trial))
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        """The journal has the last score already."""
+        """The study has the last score already."""
         self._trial_info.pop(trial.trial_id, None)
+
+
+def _reason(trial: Trial) -> str:
+    """The error in one line, without the way that it took through Ray."""
+    error = trial.get_pickled_error() or trial.get_error()
+    cause = getattr(error, "cause", None) or error
+    lines = str(cause).strip().splitlines() or [""]
+    return f"{type(cause).__name__}: {lines[-1]}"[:_MOST_OF_A_REASON]
 
 
 def _entry(number: int) -> _RungEntry:

@@ -1,72 +1,111 @@
 """What a search varies, the references it starts with, and how a trial's parameters become a config."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import optuna
 
-from mlim_ray.config import MamConfig, SearchConfig, SearchRunConfig
+from mlim_ray.config import AlternatingConfig, IndependentConfig, MamConfig, SearchRunConfig
+from mlim_ray.config.overlay import with_knobs
+from mlim_ray.config.space import DEFAULT_SPACE, Choice, Dimension, Value, is_knob
 
-Parameters = dict[str, float]
-Role = Literal["paper", "light_only", "searched"]
+Parameters = dict[str, Value]
+"""Of a trial, by the names of the space: its policy, that policy's own, and the knobs that are varied."""
+Role = Literal["paper", "light_only", "both_heavy", "alternating", "searched"]
 
-REFERENCES: tuple[Role, ...] = ("paper", "light_only")
+REFERENCES: tuple[Role, ...] = ("paper", "light_only", "both_heavy", "alternating")
 """Roles of the first trials, in order; never stopped early (contract C5)."""
+_HEAVY_RATIO = 0.8
+_PAPER = MamConfig()
 
 
-def suggest(trial: optuna.Trial, search: SearchConfig, base_learning_rate: float) -> Parameters:
-    """A trial's parameters, drawn by the study's sampler.
+def suggest(trial: optuna.Trial, space: Mapping[str, Dimension]) -> Parameters:
+    """A trial's parameters, drawn by the study's sampler: the policy first, then only what that policy has."""
+    policy = _suggest(trial, "policy", space["policy"])
+    parameters: Parameters = {"policy": policy}
+    for name, dimension in space.items():
+        if name.partition(".")[0] == policy or is_knob(name):
+            parameters[name] = _suggest(trial, name, dimension)
+    return parameters
 
-    The mode probabilities are drawn as the light mode's and the share of the rest that hides the picture: two
-    independent numbers that cover the simplex without a corner that the sampler cannot see.
+
+def reference_parameters(role: Role, base: SearchRunConfig, space: Mapping[str, Dimension]) -> Parameters:
+    """The parameters of a reference trial.
+
+    `paper` is the paper's setting, `light_only` its usual alternative, `both_heavy` hides 80 % of both sides in every
+    record, `alternating` 80 % of one side or the other. Everything else is as the search's base has it, or as the
+    space fixes it.
     """
-    heavy = (search.min_heavy_ratio, search.max_heavy_ratio)
-    light = (search.min_light_ratio, search.max_light_ratio)
-    factor = search.learning_rate_factor
+    parameters: Parameters
+    match role:
+        case "both_heavy":
+            both = IndependentConfig(image_ratio=_HEAVY_RATIO, text_ratio=_HEAVY_RATIO)
+            parameters = {"policy": "independent", **_own(both, base)}
+        case "alternating":
+            parameters = {"policy": "alternating", **_own(AlternatingConfig(), base)}
+        case _:
+            light_probability = 1.0 if role == "light_only" else 1.0 / 3.0
+            parameters = {"policy": "mam", "mam.light_probability": light_probability, "mam.image_heavy_share": 0.5}
+            parameters |= _own(_PAPER, base)
+    for name, dimension in space.items():
+        if is_knob(name):
+            is_fixed = isinstance(dimension, Choice) and len(dimension.values) == 1
+            parameters[name] = dimension.values[0] if is_fixed else _held(base, name)  # type: ignore[union-attr]
+    return parameters
+
+
+def lies_in(space: Mapping[str, Dimension], parameters: Parameters) -> bool:
+    """Whether every parameter is one that the sampler could have drawn."""
+    return all(name in space and space[name].holds(value) for name, value in parameters.items())
+
+
+def trial_config(base: SearchRunConfig, parameters: Mapping[str, Value], seed: int | None = None) -> SearchRunConfig:
+    """The resolved config of a trial.
+
+    Args:
+        base: what all trials of the search start from.
+        parameters: of the trial.
+        seed: None: the base's own.
+    """
+    knobs: dict[str, Value] = {name: value for name, value in parameters.items() if is_knob(name)}
+    policy = str(parameters["policy"])
+    own = {
+        name.removeprefix(f"{policy}."): value for name, value in parameters.items() if name.startswith(f"{policy}.")
+    }
+    if policy == "mam":
+        heavy = 1.0 - float(own.pop("light_probability"))
+        image_heavy = heavy * float(own.pop("image_heavy_share"))
+        own |= {"image_heavy_probability": image_heavy, "text_heavy_probability": heavy - image_heavy}
+    knobs |= {"masking.kind": policy, **{f"masking.{name}": value for name, value in own.items()}}
+    if seed is not None:
+        knobs["train.seed"] = seed
+    return with_knobs(base, knobs)
+
+
+def _own(masking: MamConfig | IndependentConfig | AlternatingConfig, base: SearchRunConfig) -> Parameters:
+    """What the reference's policy has, and what the base would set otherwise."""
+    policy, known = masking.kind, type(masking)()
+    values = masking.model_dump(exclude={"kind", "image_heavy_probability", "text_heavy_probability"})
+    if policy == "alternating":
+        values["image_heavy_probability"] = masking.image_heavy_probability  # type: ignore[union-attr]
+    held = base.masking if base.masking.kind == policy else known
+    searched = {name.removeprefix(f"{policy}.") for name in DEFAULT_SPACE}
     return {
-        "light_probability": trial.suggest_float("light_probability", 0.0, 1.0),
-        "image_heavy_share": trial.suggest_float("image_heavy_share", 0.0, 1.0),
-        "image_heavy_ratio": trial.suggest_float("image_heavy_ratio", *heavy),
-        "text_heavy_ratio": trial.suggest_float("text_heavy_ratio", *heavy),
-        "image_light_ratio": trial.suggest_float("image_light_ratio", *light),
-        "text_light_ratio": trial.suggest_float("text_light_ratio", *light),
-        "recon_weight": trial.suggest_float("recon_weight", search.min_recon_weight, search.max_recon_weight, log=True),
-        "learning_rate": trial.suggest_float(
-            "learning_rate", base_learning_rate / factor, base_learning_rate * factor, log=True
-        ),
+        f"{policy}.{name}": value for name, value in values.items() if name in searched or getattr(held, name) != value
     }
 
 
-def reference_parameters(role: Role, recon_weight: float, learning_rate: float) -> Parameters:
-    """The parameters of a reference trial: the paper's setting, or light masking alone (its usual alternative)."""
-    paper = MamConfig()
-    return {
-        "light_probability": 1.0 if role == "light_only" else 1.0 / 3.0,
-        "image_heavy_share": 0.5,
-        "image_heavy_ratio": paper.image_heavy_ratio,
-        "text_heavy_ratio": paper.text_heavy_ratio,
-        "image_light_ratio": paper.image_light_ratio,
-        "text_light_ratio": paper.text_light_ratio,
-        "recon_weight": recon_weight,
-        "learning_rate": learning_rate,
-    }
+def _suggest(trial: optuna.Trial, name: str, dimension: Dimension) -> Value:
+    if isinstance(dimension, Choice):
+        if len(dimension.values) == 1:
+            return dimension.values[0]
+        chosen: Value = trial.suggest_categorical(name, list(dimension.values))
+        return chosen
+    if dimension.is_integer:
+        return trial.suggest_int(name, int(dimension.low), int(dimension.high), log=dimension.log)
+    return trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
 
 
-def trial_config(base: SearchRunConfig, parameters: Parameters) -> SearchRunConfig:
-    """The resolved config of a trial."""
-    heavy_probability = 1.0 - parameters["light_probability"]
-    image_heavy_probability = heavy_probability * parameters["image_heavy_share"]
-    masking = MamConfig(
-        image_heavy_probability=image_heavy_probability,
-        text_heavy_probability=heavy_probability - image_heavy_probability,
-        image_heavy_ratio=parameters["image_heavy_ratio"],
-        text_heavy_ratio=parameters["text_heavy_ratio"],
-        image_light_ratio=parameters["image_light_ratio"],
-        text_light_ratio=parameters["text_light_ratio"],
-    )
-    return base.model_copy(
-        update={
-            "masking": masking,
-            "recon": base.recon.model_copy(update={"weight": parameters["recon_weight"]}),
-            "train": base.train.model_copy(update={"learning_rate": parameters["learning_rate"]}),
-        }
-    )
+def _held(base: SearchRunConfig, name: str) -> Any:
+    section, knob = name.split(".")
+    return getattr(getattr(base, section), knob)

@@ -11,11 +11,11 @@ from ray import tune
 from mlim_ray.config import SearchRunConfig
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.records import Records
-from mlim_ray.evaluation.held_out import load_probe_set
-from mlim_ray.evaluation.partner_probe import ProbeSet, probe_partners, score
+from mlim_ray.evaluation.measures import Measurer
 from mlim_ray.pipelines.feed import stream_batches
-from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, REPORTED, SAMPLES, SCORE
+from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, REPORTED, SEED, tune_result
 from mlim_ray.pipelines.search.space import trial_config
+from mlim_ray.pipelines.search.study import rank_score
 from mlim_ray.training.batch import Batch
 from mlim_ray.training.build import build_trainer, run_masking
 from mlim_ray.training.checkpoint_policy import CheckpointPolicy
@@ -23,7 +23,7 @@ from mlim_ray.training.init_from import load_start_of_trials
 from mlim_ray.training.left_out import LeftOutLog
 from mlim_ray.training.metrics import MetricsWriter
 from mlim_ray.training.run_folder import RunFolder
-from mlim_ray.training.stream import ShardReader, resident_batches
+from mlim_ray.training.stream import ShardReader, resident_batches, stream_order
 from mlim_ray.training.trainer import Trainer
 
 _HISTORY = "history"
@@ -38,14 +38,20 @@ class TrialJob:
     prepared: PreparedSet
     search: str
     """folder of the search"""
+    kind: str
+    """folder in it that the trials are kept in"""
     num_threads: int
     resident: "ray.ObjectRef[Records] | None"
     """the training split in shared memory; None streams it"""
 
 
-def trial_folder(search: str, number: int) -> RunFolder:
+TRIALS, CONFIRMATION = "trials", "confirm"
+"""Kinds of trials: those of the search, and those that run the best again."""
+
+
+def trial_folder(search: str, kind: str, number: int) -> RunFolder:
     """Where a trial keeps its checkpoint and metrics."""
-    return RunFolder(RunFolder(search).file("trials", f"{number:05d}"))
+    return RunFolder(RunFolder(search).file(kind, f"{number:05d}"))
 
 
 class PretrainTrial(tune.Trainable):
@@ -62,7 +68,7 @@ class PretrainTrial(tune.Trainable):
         torch.set_num_threads(job.num_threads)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._records = None if job.resident is None else ray.get(job.resident)
-        self._probe: ProbeSet | None = None
+        self._measurer: Measurer | None = None
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -80,14 +86,14 @@ class PretrainTrial(tune.Trainable):
         stop_step = trainer.order.steps_for(rung)
         trainer.run(self._batches, stop_step, report=self._metrics.write)
         samples = trainer.order.samples_at(stop_step)
-        score_now = self._score()
-        self._history.append((samples, score_now))
+        measures = self._measures()
+        self._history.append((samples, measures))
         self._left_out.save(trainer.step)
         self._metrics.flush()
         self._folder.checkpoints(_POLICY).save(
             trainer.step, trainer.model.state_dict(), {**trainer.state(), _HISTORY: self._history}
         )
-        return self._result(samples, score_now)
+        return self._result(samples, measures)
 
     def cleanup(self) -> None:
         """Let go of the feed."""
@@ -100,15 +106,15 @@ class PretrainTrial(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         self._close()
         job = self._job
-        self._config = trial_config(job.config, config[PARAMETERS])
-        self._folder = trial_folder(job.search, config[NUMBER])
+        self._config = _for_budget(trial_config(job.config, config[PARAMETERS], config[SEED]), job.prepared)
+        self._folder = trial_folder(job.search, job.kind, config[NUMBER])
         self._trainer: Trainer = build_trainer(self._config, job.prepared, self._device)
-        self._history: list[tuple[int, float]] = []
+        self._history: list[tuple[int, dict[str, float]]] = []
         checkpoint = self._folder.checkpoints().latest().checkpoint
         if checkpoint is not None:
             self._trainer.model.load_state_dict(checkpoint.weights)
             self._trainer.load_state(checkpoint.trainer_state)
-            self._history = [(int(samples), float(s)) for samples, s in checkpoint.trainer_state[_HISTORY]]
+            self._history = checkpoint.trainer_state[_HISTORY]
         elif job.config.model.init_from is not None:
             load_start_of_trials(self._trainer.model, RunFolder(job.search))
         # The journal's last score is handed in again too: its verdict may not have been carried out.
@@ -132,15 +138,25 @@ class PretrainTrial(tune.Trainable):
         reader = ShardReader(job.prepared, trainer.order, masking, lanes, skips_damaged)
         return stream_batches(reader, trainer.step, num_steps, self._left_out.add)
 
-    def _score(self) -> float:
-        if self._probe is None:
-            self._probe = load_probe_set(self._job.prepared, self._config.probe, self._trainer.model.config.num_cells)
-        return score(probe_partners(self._trainer.model, self._probe, wrong_partners=False), self._probe)
+    def _measures(self) -> dict[str, float]:
+        job, model = self._job, self._trainer.model
+        if self._measurer is None:
+            objectives = job.config.search.objectives
+            self._measurer = Measurer(job.prepared, job.config, objectives, model.config.num_cells)
+        return self._measurer(model)
 
-    def _result(self, samples: int, score_now: float) -> dict[str, Any]:
-        return {SAMPLES: samples, SCORE: score_now, "done": samples >= self._job.config.search.max_samples}
+    def _result(self, samples: int, measures: dict[str, float]) -> dict[str, Any]:
+        search = self._job.config.search
+        score = rank_score(search.objectives, measures)
+        return {**tune_result(samples, score, measures), "done": samples >= search.max_samples}
 
     def _close(self) -> None:
         close = getattr(getattr(self, "_batches", None), "close", None)
         if close is not None:
             close()
+
+
+def _for_budget(config: SearchRunConfig, prepared: PreparedSet) -> SearchRunConfig:
+    """The config whose schedule ends where a full trial does, whatever its batches hold."""
+    num_steps = stream_order(prepared, config.train, config.feed).steps_for(config.search.max_samples)
+    return config.model_copy(update={"train": config.train.model_copy(update={"num_steps": num_steps})})

@@ -1,0 +1,189 @@
+"""The space of a search as text: `recon.weight=1..100:log`, `recon.target=whole|masked`, `policy=mam`."""
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from mlim_ray.config.base import Section
+from mlim_ray.config.overlay import with_knobs
+
+Value = bool | int | float | str
+
+DEFAULT_SPACE = {
+    "policy": "mam|independent|alternating",
+    "mam.light_probability": "0..1",
+    "mam.image_heavy_share": "0..1",
+    "mam.image_heavy_ratio": "0.5..1",
+    "mam.text_heavy_ratio": "0.5..1",
+    "mam.image_light_ratio": "0.05..0.4",
+    "mam.text_light_ratio": "0.05..0.4",
+    "independent.image_ratio": "0.05..0.95",
+    "independent.text_ratio": "0.05..0.95",
+    "alternating.image_heavy_probability": "0.1..0.9",
+    "alternating.image_heavy_ratio": "0.5..1",
+    "alternating.text_heavy_ratio": "0.5..1",
+    "recon.weight": "1..100:log",
+    "recon.target": "whole|masked",
+    "train.learning_rate": "auto",
+}
+"""What is varied unless `search.space` says otherwise (our choice; the paper reports no search).
+
+MAM's mode probabilities are the light mode's and the image-heavy share of the rest: two independent numbers that cover
+the simplex without a corner that the sampler cannot see. The learning rate's range is around the size's own.
+"""
+LEARNING_RATE = "train.learning_rate"
+POLICIES = ("mam", "independent", "alternating")
+_LEARNING_RATE_FACTOR = 3.0
+_SHARED = ("prepare", "feed", "probe", "search", "masking")
+"""Sections that all trials share, and that of the policy, which has names of its own."""
+_FIXED = ("model.size", "model.init_from", "train.num_steps", "train.seed")
+_INTEGER = re.compile(r"[-+]?[0-9]+")
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_FORMS = "LOW..HIGH, LOW..HIGH:log, ONE|OTHER, or a single value"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """All numbers between two, both included."""
+
+    low: float
+    high: float
+    log: bool
+    is_integer: bool = False
+    """whether only whole numbers are meant"""
+
+    def holds(self, value: Value) -> bool:
+        """Whether it lies between the two."""
+        return not isinstance(value, bool | str) and self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values; a single one fixes the parameter."""
+
+    values: tuple[Value, ...]
+
+    def holds(self, value: Value) -> bool:
+        """Whether it is one of them."""
+        return value in self.values
+
+
+Dimension = Interval | Choice
+
+
+def parse_space(entries: Iterable[str], config: Section, learning_rate: float) -> dict[str, Dimension]:
+    """Every parameter of a search with what it may be: the defaults, and the entries laid over them.
+
+    Args:
+        entries: each `NAME=WHAT`.
+        config: what trials start from; knobs that are varied must be able to take both ends, or every choice.
+        learning_rate: the one that trials start from unless it is varied.
+
+    Raises:
+        ValueError: one line naming the entry.
+    """
+    texts = dict(DEFAULT_SPACE)
+    given: dict[str, str] = {}
+    for entry in entries:
+        name, equals, text = entry.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or not name:
+            raise ValueError(f"space: given {entry!r}, expected NAME=WHAT with {_FORMS}")
+        if name in given:
+            raise ValueError(f"space: {name} is given twice; leave one out")
+        if name not in DEFAULT_SPACE and (name in _FIXED or name.partition(".")[0] in (*_SHARED, *POLICIES)):
+            raise ValueError(f"space: {name} {_why_not(name)}; varied can be {_known()}")
+        given[name] = text.strip()
+    texts |= given
+    if texts[LEARNING_RATE] == "auto":
+        low, high = learning_rate / _LEARNING_RATE_FACTOR, learning_rate * _LEARNING_RATE_FACTOR
+        texts[LEARNING_RATE] = f"{low!r}..{high!r}:log"
+    space = {name: _dimension(name, text) for name, text in texts.items()}
+    for name in given:
+        space[name] = _checked(name, space[name], config)
+    return space
+
+
+def is_knob(name: str) -> bool:
+    """Whether a parameter is a knob of the config by its own name; the others are of a masking policy."""
+    return name != "policy" and name.partition(".")[0] not in POLICIES
+
+
+def _checked(name: str, dimension: Dimension, config: Section) -> Dimension:
+    """The dimension, whole numbers only where its knob takes no others."""
+    if name == "policy":
+        if not isinstance(dimension, Choice) or not set(dimension.values) <= set(POLICIES):
+            raise ValueError(f"space: policy, expected one or some of {'|'.join(POLICIES)}")
+        return dimension
+    policy = name.partition(".")[0]
+    samples: tuple[Value, ...]
+    if isinstance(dimension, Choice):
+        samples = dimension.values
+    else:
+        samples = tuple(int(end) if end.is_integer() else end for end in (dimension.low, dimension.high))
+    if policy in POLICIES:
+        if not all(isinstance(value, int | float) and 0 <= value <= 1 for value in samples):
+            raise ValueError(f"space: {name}, expected numbers from 0 to 1")
+        return dimension
+    for value in samples:
+        try:
+            with_knobs(config, {name: value})
+        except ValueError as error:
+            raise ValueError(f"space: {error}") from error
+    if isinstance(dimension, Interval) and all(isinstance(value, int) for value in samples):
+        return replace(dimension, is_integer=not _takes(config, name, dimension.low + 0.5))
+    return dimension
+
+
+def _takes(config: Section, name: str, value: float) -> bool:
+    try:
+        with_knobs(config, {name: value})
+    except ValueError:
+        return False
+    return True
+
+
+def _dimension(name: str, text: str) -> Dimension:
+    span, _, scale = text.partition(":")
+    low, dots, high = span.partition("..")
+    if not dots:
+        values = tuple(_value(name, part) for part in text.split("|"))
+        if len(set(values)) < len(values):
+            raise ValueError(f"space: {name}={text} has a value twice; leave one out")
+        return Choice(values)
+    ends = [_value(name, end) for end in (low, high)]
+    if scale not in ("", "log") or any(isinstance(end, bool | str) for end in ends):
+        raise ValueError(f"space: {name}={text}, expected {_FORMS}")
+    first, last = float(ends[0]), float(ends[1])
+    if not (math.isfinite(first) and math.isfinite(last) and first < last):
+        raise ValueError(f"space: {name}={text}, expected a lower end below the upper one")
+    if scale == "log" and first <= 0.0:
+        raise ValueError(f"space: {name}={text}, expected a lower end above 0 on a log scale")
+    return Interval(first, last, scale == "log")
+
+
+def _value(name: str, text: str) -> Value:
+    text = text.strip()
+    if text in ("true", "false"):
+        return text == "true"
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    if not text or not text.isprintable():
+        raise ValueError(f"space: {name}: given {text!r}, expected {_FORMS}")
+    return text
+
+
+def _why_not(name: str) -> str:
+    section = name.partition(".")[0]
+    if section == "masking":
+        return "is varied by the names of its policy, such as mam.image_heavy_ratio"
+    if section in POLICIES:
+        return f"is no parameter of {section}"
+    return f"cannot be varied: all trials share {name if name in _FIXED else section}"
+
+
+def _known() -> str:
+    return f"{', '.join(DEFAULT_SPACE)}, and any knob of mlm, recon, model and train"

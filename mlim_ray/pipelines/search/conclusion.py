@@ -1,0 +1,170 @@
+"""The end of a search: every model measured, the answer, and the files that hold it."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+
+from mlim_ray.config import SearchRunConfig
+from mlim_ray.config.files import best_text
+from mlim_ray.data import storage
+from mlim_ray.evaluation.evaluation import paper_figures
+from mlim_ray.pipelines.measure import Measured, Yardstick, gpu_options, measure
+from mlim_ray.pipelines.resources import WorkerPlan
+from mlim_ray.pipelines.search.results import TrialResult, ranked, table_bytes
+from mlim_ray.pipelines.search.searcher import SAMPLES, SCORE
+from mlim_ray.pipelines.search.space import Parameters, trial_config
+from mlim_ray.pipelines.search.trial import trial_folder
+from mlim_ray.pipelines.setting import Setting
+from mlim_ray.reporting.figures import Search
+from mlim_ray.reporting.progress import Stage, say, table
+from mlim_ray.reporting.search_page import render_search_page
+from mlim_ray.reporting.verdict import judge
+from mlim_ray.training.run_folder import RunFolder
+
+
+def measure_all(
+    folder: RunFolder,
+    setting: Setting[SearchRunConfig],
+    plan: WorkerPlan,
+    yardstick: "ray.ObjectRef[Yardstick]",
+    trials: Mapping[int, tuple[Parameters, int]],
+    kind: str,
+    export: int | None = None,
+) -> dict[int, Measured]:
+    """Measure the model of each trial once, as many at a time as trials ran.
+
+    Args:
+        trials: parameters and seed by number; those without a checkpoint are left out.
+        kind: folder that the trials are kept in.
+        export: number of the trial whose model is written to the search's `model/`.
+    """
+    options = {"num_cpus": plan.cpus_per_worker, **gpu_options(plan.gpus_per_worker)}
+    waiting = {}
+    for number, (parameters, seed) in trials.items():
+        trial = trial_folder(folder.path, kind, number)
+        if trial.checkpoints().steps():
+            task = measure.options(**options, name=f"measure {kind} {number}").remote(
+                trial_config(setting.config, parameters, seed),
+                setting.prepared,
+                trial.file("checkpoints"),
+                yardstick,
+                plan.threads_per_worker,
+                folder.file("model") if number == export else None,
+            )
+            waiting[task] = number
+    measured = {}
+    with Stage("measure", len(waiting), "models") as stage:
+        while waiting:
+            (done,), _ = ray.wait(list(waiting), num_returns=1)
+            measured[waiting.pop(done)] = ray.get(done)
+            stage.advance(len(measured))
+    return measured
+
+
+def write_conclusion(
+    folder: RunFolder,
+    setting: Setting[SearchRunConfig],
+    results: Sequence[TrialResult],
+    measured: Mapping[int, Measured],
+    confirmation: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Write the search's files, `evaluation.json` last, which is what this gives."""
+    best = leader_of(results, confirmation)
+    folder.write_text("best.yaml", best_text(trial_config(setting.config, best.params)))
+    storage.write_bytes_atomically(folder.file("trials.parquet"), table_bytes(results))
+    levels = setting.config.search.rungs
+    sentences = judge(Search.of([vars(result) for result in results], best.trial, levels)).sentences
+    page = render_search_page(
+        title=os.path.basename(folder.path),
+        search=folder.path,
+        config=setting.config.model_dump(mode="json"),
+        environment=folder.read_json("environment.json"),
+        trials=[vars(result) for result in results],
+        winner=best.trial,
+        verdict=sentences,
+        rungs=levels,
+        pictures={number: entry.pictures for number, entry in measured.items()},
+        best_yaml=storage.read_bytes(folder.file("best.yaml")).decode(),
+        next_command=next_command(folder),
+    )
+    folder.write_text("report.html", page)
+    evaluation = {
+        "steps": sum(setting.order.steps_for(result.samples) for result in results),
+        "best": {
+            "trial": best.trial,
+            "role": best.role,
+            SCORE: best.score,
+            "config": folder.file("best.yaml"),
+            "model": folder.file("model"),
+            "params": best.params,
+        },
+        "verdict": sentences,
+        "confirmation": confirmation,
+        "trials": [{**result.row(), "curve": result.curve} for result in results],
+        **(best.evaluation or {}),
+    }
+    folder.write_json("evaluation.json", evaluation)
+    return evaluation
+
+
+def leader_of(results: Sequence[TrialResult], confirmation: dict[str, Any] | None) -> TrialResult:
+    """The trial that did best: of the confirmed ones if there are any."""
+    whole = ranked(results)
+    if confirmation is None:
+        return whole[0]
+    number = confirmation["arms"][0]["trial"]
+    return next(result for result in whole if result.trial == number)
+
+
+def next_command(folder: RunFolder) -> str:
+    """What to run after a search."""
+    data = folder.read_json("environment.json")["data"]
+    return f"python experiments/pretrain.py --data {data} --config {folder.file('best.yaml')}"
+
+
+def tell(folder: RunFolder, evaluation: dict[str, Any], results: Sequence[TrialResult]) -> None:
+    """Print the table of trials, the answer, and what to do next."""
+    whole = ranked(results)
+    rest = [result for result in results if result not in whole]
+    table([_row(result) for result in [*whole, *rest]])
+    for sentence in evaluation["verdict"]:
+        say(sentence)
+    say(f"page: {folder.file('report.html')}")
+    say(f"next: {next_command(folder)}")
+
+
+def summary(folder: RunFolder, evaluation: dict[str, Any]) -> dict[str, Any]:
+    """What `--json` prints."""
+    return {
+        "out": folder.path,
+        "steps": evaluation["steps"],
+        "report": folder.file("report.html"),
+        "probe": paper_figures(evaluation) | {"score": evaluation["probe"]["score"]},
+        "linear_probe": evaluation["linear_probe"],
+        "best": evaluation["best"],
+        "confirmation": evaluation["confirmation"],
+        "trials": evaluation["trials"],
+    }
+
+
+def _row(result: TrialResult) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "trial": result.trial,
+        "role": result.role.replace("_", " "),
+        "policy": result.params["policy"],
+        SAMPLES: result.samples,
+        SCORE: result.score,
+    }
+    if result.evaluation is not None:
+        figures = paper_figures(result.evaluation)
+        row |= {
+            "MLM": figures["mlm_paired"],
+            "shuffled": figures["mlm_shuffled"],
+            "RECON": figures["recon_paired"],
+        }
+        linear = result.evaluation["linear_probe"]
+        if linear is not None:
+            row |= {"picture": linear["picture_only"], "+ title": linear["with_title"]}
+    return row
