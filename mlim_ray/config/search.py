@@ -1,6 +1,6 @@
 """What a search tries, how long, and how it stops the weak."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -44,6 +44,9 @@ class SearchConfig(Section):
     """trials at a time; 0: as many as the CPUs or GPUs allow"""
     workers_per_trial: int = Field(1, ge=1)
     """training workers of one trial"""
+    price_per_hour: Annotated[float, Field(gt=0.0)] | None = None
+    """what an hour of the whole cluster costs, in any currency: the console then tells what is spent; none: it does
+    not"""
 
     @property
     def rungs(self) -> list[int]:

@@ -45,6 +45,7 @@ _MAY_CHANGE = {
         ("search", knob)
         for knob in ("num_trials", "confirm", "num_confirm_seeds", "num_retries", "max_concurrent_trials")
     ),
+    ("search", "price_per_hour"),
     *(("train", f"{knob}_s") for knob in ("report_every", "collective_timeout", "stop_within", "resize_every")),
 }
 

@@ -124,8 +124,8 @@ class SearchTable:
         lines = [f"{self._name}: {self._counts(rows)}", self._pace(rows)]
         if self._price_per_hour is not None:
             lines.append(self._spend(rows))
-        lines += self._best_lines(rows)
-        return Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in lines), self._table(rows))
+        texts = [Text(line, no_wrap=True, overflow="ellipsis") for line in lines]
+        return Group(*texts, *map(Text, self._best_lines(rows)), self._table(rows))
 
     def last_line(self) -> str:
         """The line that stays: what was done, in how long, at what rate and price."""

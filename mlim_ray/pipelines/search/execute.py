@@ -42,7 +42,7 @@ def run_trials(
     job = TrialJob(config, setting.prepared, folder.path, kind, plan.threads_per_worker, resident)
     resources = {"cpu": plan.cpus_per_worker, "gpu": plan.gpus_per_worker}
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(PretrainTrial, job=job), resources),
+        _named(tune.with_resources(tune.with_parameters(PretrainTrial, job=job), resources)),
         tune_config=tune.TuneConfig(
             num_samples=-1,
             max_concurrent_trials=plan.num_concurrent,
@@ -65,3 +65,9 @@ def run_trials(
 
 def _trial_name(trial: Any) -> str:
     return f"trial-{trial.config[NUMBER]:05d}"
+
+
+def _named(trainable: type[Any]) -> type[Any]:
+    """The class under its own name, by which the dashboard lists its actors; Tune's wrappers have theirs there."""
+    trainable.__name__ = trainable.__qualname__ = PretrainTrial.__name__
+    return trainable

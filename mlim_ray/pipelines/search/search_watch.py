@@ -2,15 +2,16 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 from optuna.trial import FrozenTrial, TrialState
 
-from mlim_ray.config.score import Objective
+from mlim_ray.config import SearchConfig
 from mlim_ray.data import storage
 from mlim_ray.pipelines.search.study import parameters_of, rank_score, reason_of, role_of, rungs_of, seed_of
+from mlim_ray.pipelines.search.trial import TRIALS, trial_folder
 from mlim_ray.pipelines.search.trial_label import TrialLabel
 from mlim_ray.pipelines.search.trial_log import TrialLog, figures_text
 from mlim_ray.reporting.search_table import WORDS, SearchTable, TrialRow
@@ -23,34 +24,23 @@ class SearchWatch:
     """Shows the trials of one study: `with SearchWatch(...) as watch: watch.update(study.trials())`.
 
     Args:
-        num_trials: of the whole study.
-        max_samples: samples that a trial sees which is not stopped.
-        objectives: what trials are ranked by.
-        folder_of: a trial's folder.
+        folder: of the search.
+        search: objectives, budget of a trial, price.
         kind: of the trials, see `TrialLabel`.
-        price_per_hour: of the cluster; None tells no spend.
+        num_trials: of the whole study.
     """
 
-    def __init__(
-        self,
-        num_trials: int,
-        max_samples: int,
-        objectives: Sequence[Objective],
-        folder_of: Callable[[int], RunFolder],
-        *,
-        kind: str = "trials",
-        price_per_hour: float | None = None,
-    ) -> None:
-        self._objectives = tuple(objectives)
+    def __init__(self, folder: RunFolder, search: SearchConfig, kind: str, num_trials: int) -> None:
+        self._objectives = search.objectives
+        self._folder = folder
         self._kind = kind
-        self._folder_of = folder_of
         self._table = SearchTable(
             num_trials,
-            max_samples,
-            name="search" if kind == "trials" else kind,
-            objectives=tuple(objective.name for objective in objectives),
-            price_per_hour=price_per_hour,
-            samples_now=self._samples_now,
+            search.max_samples,
+            name="search" if kind == TRIALS else kind,
+            objectives=tuple(objective.name for objective in self._objectives),
+            price_per_hour=search.price_per_hour,
+            samples_now=None if storage.is_remote(folder.path) else self._samples_now,
         )
         self._logs: dict[int, TrialLog] = {}
         self._num_logged: dict[int, int] = {}
@@ -108,10 +98,7 @@ class SearchWatch:
 
     def _samples_now(self, number: int) -> int:
         """Samples in the newest line of a running trial's metrics; on S3 lines come late, so that rungs have to do."""
-        folder = self._folder_of(number)
-        if storage.is_remote(folder.path):
-            return 0
-        path = folder.file("metrics.jsonl")
+        path = trial_folder(self._folder.path, self._kind, number).file("metrics.jsonl")
         try:
             with open(path, "rb") as file:
                 file.seek(max(0, os.path.getsize(path) - _TAIL_BYTES))

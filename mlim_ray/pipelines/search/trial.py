@@ -1,5 +1,6 @@
 """A trial: the core's loop inside a class Trainable that Tune reuses from trial to trial."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,11 @@ from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.records import Records
 from mlim_ray.evaluation.measures import Measurer
 from mlim_ray.pipelines.feed import stream_batches
-from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, REPORTED, SEED, tune_result
+from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, REPORTED, ROLE, SEED, tune_result
 from mlim_ray.pipelines.search.space import trial_config
 from mlim_ray.pipelines.search.study import rank_score
+from mlim_ray.pipelines.search.trial_label import TrialLabel
+from mlim_ray.pipelines.search.trial_watch import TrialWatch
 from mlim_ray.training.batch import Batch
 from mlim_ray.training.build import build_trainer, run_masking
 from mlim_ray.training.checkpoint_policy import CheckpointPolicy
@@ -78,13 +81,14 @@ class PretrainTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train to the next rung and score; or hand in again what the journal may have lost, without computing."""
+        self._watch.name_process()
         if self._replay:
             return self._result(*self._replay.pop(0))
         trainer, search = self._trainer, self._job.config.search
         samples_now = trainer.order.samples_at(trainer.step)
         rung = next(level for level in search.rungs if level > samples_now)
         stop_step = trainer.order.steps_for(rung)
-        trainer.run(self._batches, stop_step, report=self._metrics.write)
+        trainer.run(self._batches, stop_step, report=self._report)
         samples = trainer.order.samples_at(stop_step)
         measures = self._measures()
         self._history.append((samples, measures))
@@ -93,15 +97,16 @@ class PretrainTrial(tune.Trainable):
         self._folder.checkpoints(_POLICY).save(
             trainer.step, trainer.model.state_dict(), {**trainer.state(), _HISTORY: self._history}
         )
+        self._watch.scored(rank_score(search.objectives, measures), measures)
         return self._result(samples, measures)
 
     def cleanup(self) -> None:
-        """Let go of the feed."""
+        """Let go of the feed, and of what is shown."""
         self._close()
 
     def __repr__(self) -> str:
         # Ray reads this once a process, so it must not name the trial.
-        return "PretrainTrial"
+        return f"trials in process {os.getpid()}"
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._close()
@@ -121,7 +126,13 @@ class PretrainTrial(tune.Trainable):
         self._replay = [entry for entry in self._history if entry[0] >= config[REPORTED]]
         self._metrics = MetricsWriter(self._folder.path, self._trainer.step)
         self._left_out = LeftOutLog(self._folder.path, job.prepared, self._trainer.step)
+        label = TrialLabel(job.kind, config[NUMBER], config[ROLE], config[SEED], config[PARAMETERS])
+        self._watch = TrialWatch(job.search, label, self._trainer.step)
         self._batches = self._feed()
+
+    def _report(self, line: dict[str, Any]) -> None:
+        self._metrics.write(line)
+        self._watch.write(line)
 
     def _feed(self) -> Iterator[Batch]:
         trainer, job = self._trainer, self._job
@@ -154,6 +165,8 @@ class PretrainTrial(tune.Trainable):
         close = getattr(getattr(self, "_batches", None), "close", None)
         if close is not None:
             close()
+        if hasattr(self, "_watch"):
+            self._watch.close()
 
 
 def _for_budget(config: SearchRunConfig, prepared: PreparedSet) -> SearchRunConfig:
