@@ -29,12 +29,12 @@ pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).resolve().parents[2]
 NUM_TRIALS = 3
 FLAGS = [
-    *("--data", "generated:800", "--trials", str(NUM_TRIALS), "--max-samples", "4000", "--price-per-hour", "2"),
+    *("--data", "generated:800", "--trials", str(NUM_TRIALS), "--max-samples", "1500", "--price-per-hour", "2"),
     *("--search.max-concurrent-trials", "1", "--probe.num-records", "64", "--probe.linear-train-records", "200"),
-    *("--train.log-every-steps", "5", "--no-search.confirm"),
+    *("--train.log-every-steps", "3", "--confirm", "false"),
 ]
-BUDGET_S = 300.0
-TICK_S = 0.3
+BUDGET_S = 550.0
+TICK_S = 0.5
 TEMPORARY = "/tmp"
 """Ray's sockets below it have at most 107 characters in their names, and pytest's folders are longer."""
 
@@ -235,9 +235,9 @@ def test_each_trial_has_a_log_that_tells_its_story(seen: tuple[Seen, Path]) -> N
     text = logs["trial-00000-mam.log"]
     assert text.startswith("trial: 0\nrole: paper\nseed: 0\npolicy: mam\n")
     assert "mam.image_heavy_ratio: 0.8\n" in text
-    assert re.search(r"^\S+ \S+ step 5, samples [\d,]+, MLM [\d.]+, RECON [\d.]+", text, re.MULTILINE)
+    assert re.search(r"^\S+ \S+ step 3, samples [\d,]+, MLM [\d.]+, RECON [\d.]+", text, re.MULTILINE)
     rungs = re.findall(r"rung ([\d,]+) samples: score [\d.]+, ", text)
-    assert len(rungs) == 3 and int(rungs[-1].replace(",", "")) >= 4_000
+    assert len(rungs) == 3 and int(rungs[-1].replace(",", "")) >= 1_500
     assert re.search(r"^\S+ \S+ done at [\d,]+ samples$", text.rstrip().splitlines()[-1])
 
 
@@ -259,15 +259,15 @@ def test_the_job_says_what_it_is(seen: tuple[Seen, Path]) -> None:
 
 def test_a_running_trial_has_its_gauges_and_takes_them_along_when_it_ends(seen: tuple[Seen, Path]) -> None:
     looks = seen[0].gauges
-    of_first, of_second = (("trial", "0"),), (("trial", "1"),)
+    of_first, of_last = (("trial", "0"),), (("trial", str(NUM_TRIALS - 1)),)
     with_first = [look for look in looks if of_first in look.get(SAMPLES.exported, {})]
     assert with_first and any(of_first in look.get(SCORE.exported, {}) for look in with_first)
     modes = {tags for look in with_first for tags in look["ray_mlim_trial_mlm_loss"]}
     assert {(("mode", mode), ("trial", "0")) for mode in ("all", "image_heavy", "text_heavy", "light")} <= modes
     samples = [look[SAMPLES.exported][of_first] for look in with_first]
     assert samples == sorted(samples) and samples[-1] > samples[0] > 0
-    after = [look for look in looks if of_second in look.get(SAMPLES.exported, {}) and look not in with_first]
-    assert after, "the first trial's gauges are gone while the second one runs"
+    after = [look for look in looks if of_last in look.get(SAMPLES.exported, {})]
+    assert after and not any(of_first in series for series in after[-1].values())
 
 
 def test_the_gauges_that_grafana_draws_are_those_that_exist(seen: tuple[Seen, Path]) -> None:
