@@ -1,11 +1,12 @@
 """What a search tries, how long, and how it stops the weak."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from mlim_ray.config.base import Section
 from mlim_ray.config.score import Objective, parse_score
+from mlim_ray.config.space import parse_entries
 
 NUM_ARMS = 4
 """Trials that are confirmed: the best two, the paper's setting and light-only masking."""
@@ -60,7 +61,14 @@ class SearchConfig(Section):
         """What `score` says."""
         return parse_score(self.score)
 
-    @model_validator(mode="after")
-    def _score_is_known(self) -> Self:
-        parse_score(self.score)
-        return self
+    @field_validator("space")
+    @classmethod
+    def _space_is_one(cls, space: tuple[str, ...]) -> tuple[str, ...]:
+        parse_entries(space)
+        return space
+
+    @field_validator("score")
+    @classmethod
+    def _score_is_known(cls, score: str) -> str:
+        parse_score(score)
+        return score

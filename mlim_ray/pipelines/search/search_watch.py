@@ -74,7 +74,7 @@ class SearchWatch:
             number=trial.number,
             role=role_of(trial),
             policy=str(parameters_of(trial)["policy"]),
-            state=trial.state.name,  # type: ignore[arg-type]
+            state=trial.state.name,
             samples=newest,
             scores=tuple(objective.of(rungs[newest]) for objective in self._objectives) if rungs else (),
             reason=reason_of(trial),

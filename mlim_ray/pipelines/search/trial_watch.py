@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ray._raylet import setproctitle
+from ray._raylet import setproctitle  # type: ignore[attr-defined]
 
 from mlim_ray.pipelines.search.gauges import TrialGauges
 from mlim_ray.pipelines.search.trial_label import TrialLabel
