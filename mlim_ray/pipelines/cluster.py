@@ -1,6 +1,7 @@
 """Start a Ray of our own or join one, quietly, and know what it has (contract C9)."""
 
 import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -25,6 +26,7 @@ for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
+import ray._private.parameter  # noqa: E402
 import ray._private.worker  # noqa: E402
 import ray.data  # noqa: E402
 import ray.job_config  # noqa: E402
@@ -87,15 +89,16 @@ def connect(address: str, *, dashboard: bool = True, job: Mapping[str, str] | No
     quiet()
     job_config = ray.job_config.JobConfig(metadata=dict(job or {}))
     if address == LOCAL:
-        context = ray.init(
-            address=LOCAL,
-            num_cpus=local_num_cpus(),
-            include_dashboard=dashboard,
-            object_store_memory=_store_bytes(),
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            job_config=job_config,
-        )
+        with _any_agent_port():
+            context = ray.init(
+                address=LOCAL,
+                num_cpus=local_num_cpus(),
+                include_dashboard=dashboard,
+                object_store_memory=_store_bytes(),
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                job_config=job_config,
+            )
     else:
         try:
             context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, job_config=job_config)
@@ -115,6 +118,21 @@ def connect(address: str, *, dashboard: bool = True, job: Mapping[str, str] | No
         )
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _any_agent_port() -> Iterator[None]:
+    """Let a Ray that is started here take any free port for its dashboard's agent.
+
+    `ray.init` has no argument for it and takes a fixed port; where another Ray of this machine has that one, the
+    dashboard says nothing and shows no logs.
+    """
+    parameters = ray._private.parameter.RayParams
+    ray._private.parameter.RayParams = functools.partial(parameters, dashboard_agent_listen_port=0)
+    try:
+        yield
+    finally:
+        ray._private.parameter.RayParams = parameters
 
 
 def quiet() -> None:
