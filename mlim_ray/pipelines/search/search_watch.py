@@ -89,12 +89,16 @@ class SearchWatch:
             self._num_logged[number] = 0
         log = self._logs[number]
         for samples in sorted(rungs)[self._num_logged[number] :]:
-            figures = {"score": rank_score(self._objectives, rungs[samples]), **rungs[samples]}
-            log.write(f"rung {samples:,} samples: {figures_text(figures)}")
+            log.write(f"rung {samples:,} samples: {figures_text(self._scores(rungs[samples]) | rungs[samples])}")
         self._num_logged[number] = len(rungs)
         if trial.state.is_finished():
             log.write(f"{WORDS[trial.state.name]} at {max(rungs, default=0):,} samples{_why(trial)}")
             del self._logs[number]
+
+    def _scores(self, measures: dict[str, float]) -> dict[str, float]:
+        """What ranks the trial, by name: one score, or each of several and their mean."""
+        scores = {objective.name: objective.of(measures) for objective in self._objectives}
+        return scores if len(scores) == 1 else {"score": rank_score(self._objectives, measures), **scores}
 
     def _samples_now(self, number: int) -> int:
         """Samples in the newest line of a running trial's metrics; on S3 lines come late, so that rungs have to do."""

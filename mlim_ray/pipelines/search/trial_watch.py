@@ -16,8 +16,8 @@ _IN_THE_LOG = {
     "loss/mlm": "MLM",
     "loss/recon": "RECON",
     "time/samples_per_s": "samples/s",
-    "time/data_wait_ratio": "data wait",
 }
+_DATA_WAIT = "data wait"
 _SCORES = "score/"
 
 
@@ -51,7 +51,8 @@ class TrialWatch:
         self._step = line["step"]
         self._gauges.write(line)
         self._events.write(self._step, line)
-        self._log.write(figures_text({name: line[entry] for entry, name in _IN_THE_LOG.items() if entry in line}))
+        shown = {name: line[entry] for entry, name in _IN_THE_LOG.items() if entry in line}
+        self._log.write(figures_text(shown | {_DATA_WAIT: f"{line['time/data_wait_ratio']:.1%}"}))
 
     def scored(self, score: float, measures: Mapping[str, float]) -> None:
         """Take what was measured at a rung; the driver puts it into the log."""
