@@ -50,7 +50,7 @@ def pretrain(request: RunRequest[PretrainConfig]) -> dict[str, Any]:
         return f"stopped by SIGTERM; {_how_to_go_on(folder, resume)}"
 
     job = {
-        "job_name": f"{EXPERIMENT} {os.path.basename(folder.path)}",
+        "job_name": os.path.basename(folder.path),
         "run_folder": folder.anywhere,
         "data": request.data,
         "workers": str(request.num_workers),

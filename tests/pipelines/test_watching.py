@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from mlim_ray.reporting.gauge_names import GAUGES, OF_A_TRIAL, RECON_LOSS, SAMPLES, SCORE
+from tests.event_reader import scalars
 from tests.object_store import free_ports
-from tests.reporting.test_event_files import scalars
 
 pytestmark = pytest.mark.cluster
 
@@ -257,7 +257,7 @@ def test_a_trial_is_recognised_though_its_process_is_reused(seen: tuple[Seen, Pa
 def test_the_job_says_what_it_is(seen: tuple[Seen, Path]) -> None:
     looked, out = seen
     (job,) = [job for job in looked.jobs if job["metadata"].get("job_name")]
-    assert job["metadata"]["job_name"] == f"tune_mam {out.name}"
+    assert job["metadata"]["job_name"] == out.name
     assert job["metadata"]["run_folder"] == str(out) and job["metadata"]["trials"] == str(NUM_TRIALS)
 
 

@@ -52,7 +52,7 @@ def search(request: RunRequest[SearchRunConfig]) -> dict[str, Any]:
     say(f"run folder: {folder.path}")
     say(f"budget: {budget(request.config.search)}")
     job = {
-        "job_name": f"{EXPERIMENT} {os.path.basename(folder.path)}",
+        "job_name": os.path.basename(folder.path),
         "run_folder": folder.anywhere,
         "data": request.data,
         "trials": str(request.config.search.num_trials),
