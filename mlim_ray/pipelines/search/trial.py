@@ -97,7 +97,7 @@ class PretrainTrial(tune.Trainable):
         self._folder.checkpoints(_POLICY).save(
             trainer.step, trainer.model.state_dict(), {**trainer.state(), _HISTORY: self._history}
         )
-        self._watch.scored(rank_score(search.objectives, measures), measures)
+        self._watch.scored(stop_step, rank_score(search.objectives, measures), measures)
         return self._result(samples, measures)
 
     def cleanup(self) -> None:

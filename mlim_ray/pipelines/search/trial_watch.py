@@ -35,7 +35,6 @@ class TrialWatch:
         self._gauges = TrialGauges(label.tag)
         self._events = EventFile(search, start_step, label.name)
         self._log = TrialLog(label)
-        self._step = start_step
         if start_step > 0:
             self._log.write(f"goes on from step {start_step:,}")
 
@@ -48,16 +47,15 @@ class TrialWatch:
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Take a line of `metrics.jsonl`."""
-        self._step = line["step"]
         self._gauges.write(line)
-        self._events.write(self._step, line)
+        self._events.write(line["step"], line)
         shown = {name: line[entry] for entry, name in _IN_THE_LOG.items() if entry in line}
         self._log.write(figures_text(shown | {_DATA_WAIT: f"{line['time/data_wait_ratio']:.1%}"}))
 
-    def scored(self, score: float, measures: Mapping[str, float]) -> None:
+    def scored(self, step: int, score: float, measures: Mapping[str, float]) -> None:
         """Take what was measured at a rung; the driver puts it into the log."""
         self._gauges.score(score)
-        self._events.write(self._step, {f"{_SCORES}{name}": value for name, value in measures.items()})
+        self._events.write(step, {f"{_SCORES}{name}": value for name, value in measures.items()})
         self._events.flush()
 
     def close(self) -> None:
