@@ -145,10 +145,10 @@ class _TrialProcess:
 
     def train(self, job: Any, number: int, parameters: dict[str, Any]) -> None:
         """Go to the first rung, and stay there."""
-        from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, REPORTED, SEED
+        from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, REPORTED, ROLE, SEED
         from mlim_ray.pipelines.search.trial import PretrainTrial
 
-        config = {NUMBER: number, PARAMETERS: parameters, SEED: job.config.train.seed, REPORTED: 0}
+        config = {NUMBER: number, PARAMETERS: parameters, ROLE: "searched", SEED: job.config.train.seed, REPORTED: 0}
         self._trial = PretrainTrial.__new__(PretrainTrial)
         self._trial.setup(config, job)
         self._trial.step()

@@ -69,6 +69,7 @@ def parse_search(
     add_shorthand(group, type(base), "--workers-per-trial", "search.workers_per_trial", base)
     add_shorthand(group, type(base), "--score", "search.score", base)
     add_shorthand(group, type(base), "--confirm", "search.confirm", base)
+    add_shorthand(group, type(base), "--price-per-hour", "search.price_per_hour", base)
     group.add_argument(
         "--space",
         metavar="S",

@@ -1,6 +1,6 @@
 """What a search tries, how long, and how it stops the weak."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -48,6 +48,9 @@ class SearchConfig(Section):
     trial takes a CPU"""
     workers_per_trial: int = Field(1, ge=1)
     """training workers of one trial"""
+    price_per_hour: Annotated[float, Field(gt=0.0)] | None = None
+    """what an hour of the whole cluster costs, in any currency: the console then tells what is spent; none: it does
+    not"""
 
     @property
     def rungs(self) -> list[int]:

@@ -52,6 +52,7 @@ _MAY_CHANGE = {
             "gpus_per_trial",
         )
     ),
+    ("search", "price_per_hour"),
     *(("train", f"{knob}_s") for knob in ("report_every", "collective_timeout", "stop_within", "resize_every")),
 }
 

@@ -18,6 +18,7 @@ from mlim_ray.pipelines.search.results import TrialResult, ranked, table_bytes
 from mlim_ray.pipelines.search.searcher import SAMPLES, SCORE
 from mlim_ray.pipelines.search.space import Parameters, trial_config
 from mlim_ray.pipelines.search.trial_job import trial_folder
+from mlim_ray.pipelines.search.trial_label import called
 from mlim_ray.pipelines.setting import Setting
 from mlim_ray.reporting.figures import Command
 from mlim_ray.reporting.progress import Stage, say, table
@@ -48,7 +49,7 @@ def measure_all(
     for number, (parameters, seed) in trials.items():
         trial = trial_folder(folder.anywhere, kind, number)
         if trial.checkpoints().steps():
-            task = measure.options(**options, name=f"measure {kind} {number}").remote(
+            task = measure.options(**options, name=f"measure {called(kind)} {number}").remote(
                 trial_config(setting.config, parameters, seed),
                 setting.prepared,
                 trial.file("checkpoints"),

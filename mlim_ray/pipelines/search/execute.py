@@ -105,8 +105,9 @@ def _measurer(setting: Setting[SearchRunConfig]) -> Measurer:
 def _trainable(job: TrialJob, plan: WorkerPlan) -> Any:
     """The class that Tune runs, with what a process of it takes."""
     if plan.num_workers > 1:
-        return tune.with_resources(tune.with_parameters(GroupTrial, job=job, plan=plan), GROUP_TRIAL_RESOURCES)
-    return with_plan(PretrainTrial, plan, job=job)
+        group = tune.with_resources(tune.with_parameters(GroupTrial, job=job, plan=plan), GROUP_TRIAL_RESOURCES)
+        return _named(group, GroupTrial)
+    return _named(with_plan(PretrainTrial, plan, job=job), PretrainTrial)
 
 
 def with_plan(trainable: type[tune.Trainable], plan: WorkerPlan, **parameters: Any) -> Any:
@@ -117,3 +118,9 @@ def with_plan(trainable: type[tune.Trainable], plan: WorkerPlan, **parameters: A
 
 def _trial_name(trial: Any) -> str:
     return f"trial-{trial.config[NUMBER]:05d}"
+
+
+def _named(trainable: type[Any], of: type[Any]) -> type[Any]:
+    """The class under its own name, by which the dashboard lists its actors; Tune's wrappers have theirs there."""
+    trainable.__name__ = trainable.__qualname__ = of.__name__
+    return trainable

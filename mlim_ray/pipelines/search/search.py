@@ -1,6 +1,7 @@
 """The main job: search masking, loss weight and learning rate, confirm the best, and say what may be claimed."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,13 +21,15 @@ from mlim_ray.pipelines.resources import WorkerPlan, plan_search
 from mlim_ray.pipelines.search.conclusion import leader_of, measure_all, summary, tell, write_conclusion
 from mlim_ray.pipelines.search.confirmation import arms_of, conclude
 from mlim_ray.pipelines.search.execute import run_trials
+from mlim_ray.pipelines.search.gauges import SetGauges
 from mlim_ray.pipelines.search.journal import open_journal, sync_journal
 from mlim_ray.pipelines.search.results import ranked, trial_result
+from mlim_ray.pipelines.search.search_watch import SearchWatch
 from mlim_ray.pipelines.search.space import Parameters
 from mlim_ray.pipelines.search.study import ConfirmationStudy, SearchStudy, TrialStudy, parameters_of, seed_of
 from mlim_ray.pipelines.search.trial_job import CONFIRMATION, TRIALS
 from mlim_ray.pipelines.setting import Setting, check_places, open_setting
-from mlim_ray.reporting.progress import Stage, say
+from mlim_ray.reporting.progress import say
 from mlim_ray.training.init_from import has_begun, start_trials
 from mlim_ray.training.run_folder import RunFolder, claim_folder
 
@@ -48,7 +51,13 @@ def search(request: RunRequest[SearchRunConfig]) -> dict[str, Any]:
         return summary(folder, folder.read_json("evaluation.json"))
     say(f"run folder: {folder.path}")
     say(f"budget: {budget(request.config.search)}")
-    with Lease(folder.path), connect(request.address, dashboard=request.dashboard) as cluster:
+    job = {
+        "job_name": os.path.basename(folder.path),
+        "run_folder": folder.anywhere,
+        "data": request.data,
+        "trials": str(request.config.search.num_trials),
+    }
+    with Lease(folder.path), connect(request.address, dashboard=request.dashboard, job=job) as cluster:
         if cluster.dashboard_url is not None:
             say(cluster.dashboard_line)
         check_places(request.data, request.out, cluster)
@@ -63,7 +72,8 @@ def search(request: RunRequest[SearchRunConfig]) -> dict[str, Any]:
         )
         if setting.config.model.init_from is not None and not has_begun(folder):
             say(start_trials(folder, setting.config, setting.prepared))
-        with open_journal(folder) as journal, _resumable(folder):
+        gauges = SetGauges(setting.prepared.manifest.counts.rejected)
+        with contextlib.closing(gauges), open_journal(folder) as journal, _resumable(folder):
             return _run(folder, journal, setting, plan)
 
 
@@ -100,18 +110,18 @@ def _run(folder: RunFolder, journal: str, setting: Setting[SearchRunConfig], pla
     database = JournalStorage(JournalFileBackend(journal))
     objectives = config.search.objectives
 
-    def run(stage: Stage, study: TrialStudy, kind: str) -> None:
+    def run(kind: str) -> None:
+        watch.update(study.trials())
         run_trials(folder, setting, plan, study, kind, resident)
-        _show(stage, study)
 
     def on_change() -> None:
         sync_journal(folder, journal)
-        _show(stage, study)
+        watch.update(study.trials())
 
     study: TrialStudy
-    with Stage("search", config.search.num_trials, "trials") as stage:
-        study = searched = SearchStudy(database, config, on_change)
-        run(stage, study, TRIALS)
+    study = searched = SearchStudy(database, config, on_change)
+    with SearchWatch(folder, config.search, TRIALS, study.num_trials) as watch:
+        run(TRIALS)
     results = [trial_result(trial, objectives) for trial in searched.trials()]
     if not ranked(results):
         raise ValueError(
@@ -122,9 +132,9 @@ def _run(folder: RunFolder, journal: str, setting: Setting[SearchRunConfig], pla
     confirmation = None
     arms = arms_of(results) if config.search.confirm else []
     if len(arms) > 1:
-        with Stage("confirm", len(arms) * config.search.num_confirm_seeds, "runs") as stage:
-            study = confirmed = ConfirmationStudy(database, config, arms, on_change)
-            run(stage, study, CONFIRMATION)
+        study = confirmed = ConfirmationStudy(database, config, arms, on_change)
+        with SearchWatch(folder, config.search, CONFIRMATION, study.num_trials) as watch:
+            run(CONFIRMATION)
         runs = measure_all(folder, setting, plan, yardstick, _whole(confirmed), CONFIRMATION)
         evaluations = {number: entry.evaluation for number, entry in runs.items()}
         confirmation = conclude(arms, confirmed.seeds, confirmed.trials(), objectives, evaluations)
@@ -143,14 +153,6 @@ def _whole(study: TrialStudy) -> dict[int, tuple[Parameters, int]]:
     """Parameters and seed of the trials that saw the whole budget, by number."""
     whole = (trial for trial in study.trials() if trial.state == TrialState.COMPLETE)
     return {trial.number: (parameters_of(trial), seed_of(trial)) for trial in whole}
-
-
-def _show(stage: Stage, study: TrialStudy) -> None:
-    trials = study.trials()
-    scores = [trial.values[0] for trial in trials if trial.state == TrialState.COMPLETE]
-    running = len(study.unfinished())
-    extra = {"best": min(scores)} if scores else {}
-    stage.advance(len(trials) - running, running=running, **extra)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """A trial of one worker: the core's loop inside a class Trainable that Tune reuses from trial to trial."""
 
+import os
 from typing import Any
 
 import ray
@@ -38,18 +39,19 @@ class PretrainTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train to the next rung and score; or hand in again what the journal may have lost, without computing."""
+        assert self._training is not None, "Tune steps no trial before it is set up"
+        self._training.name_process()
         if self._replay:
             return self._job.result(self._replay.pop(0))
-        assert self._training is not None, "Tune steps no trial before it is set up"
         return self._job.result(self._training.next_rung())
 
     def cleanup(self) -> None:
-        """Let go of the last trial."""
+        """Let go of the last trial, and of what is shown of it."""
         self._release()
 
     def __repr__(self) -> str:
         # Ray reads this once a process, so it must not name the trial.
-        return "PretrainTrial"
+        return f"trials in process {os.getpid()}"
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._release()

@@ -10,9 +10,12 @@ from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.records import Records
 from mlim_ray.evaluation.measures import Measurer
 from mlim_ray.pipelines.feed import stream_batches
-from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, SEED
+from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, ROLE, SEED
 from mlim_ray.pipelines.search.space import trial_config
+from mlim_ray.pipelines.search.study import rank_score
 from mlim_ray.pipelines.search.trial_job import Entry, TrialJob, trial_folder
+from mlim_ray.pipelines.search.trial_label import TrialLabel
+from mlim_ray.pipelines.search.trial_watch import TrialWatch
 from mlim_ray.training.batch import Batch
 from mlim_ray.training.build import build_trainer, run_masking
 from mlim_ray.training.checkpoint_policy import CheckpointPolicy
@@ -70,6 +73,8 @@ class TrialTraining:
         # Nobody may forget an old checkpoint before all have read it.
         wait_for_all()
         self._metrics = MetricsWriter(folder.path, self._trainer.step) if rank() == 0 else None
+        label = TrialLabel(job.kind, trial[NUMBER], trial[ROLE], trial[SEED], trial[PARAMETERS])
+        self._watch = TrialWatch(job.search, label, self._trainer.step) if rank() == 0 else None
         self._left_out = LeftOutLog(folder.path, job.prepared, self._trainer.step)
         self._batches = self._feed(records)
 
@@ -93,21 +98,34 @@ class TrialTraining:
             if trainer.step < stop_step:
                 self._save(self._state())
 
-        report = self._metrics.write if self._metrics is not None else lambda line: None
-        trainer.run(self._batches, stop_step, report=report, save=save, control=control)
+        trainer.run(self._batches, stop_step, report=self._report, save=save, control=control)
         state = self._state()
         samples = trainer.order.samples_at(stop_step)
         measures = self._measurer(trainer.model) if rank() == 0 else {}
         entry = (samples, measures)
         self.history.append(entry)
         self._save(state)
+        if self._watch is not None:
+            self._watch.scored(stop_step, rank_score(self._job.config.search.objectives, measures), measures)
         return entry
 
+    def name_process(self) -> None:
+        """Show which trial this process runs."""
+        if self._watch is not None:
+            self._watch.name_process()
+
     def close(self) -> None:
-        """Let go of the feed."""
+        """Let go of the feed, and of what is shown."""
         close = getattr(self._batches, "close", None)
         if close is not None:
             close()
+        if self._watch is not None:
+            self._watch.close()
+
+    def _report(self, line: dict[str, Any]) -> None:
+        if self._metrics is not None and self._watch is not None:
+            self._metrics.write(line)
+            self._watch.write(line)
 
     def _state(self) -> dict[str, Any]:
         """What a checkpoint holds beside weights and history; all workers take part."""

@@ -28,7 +28,7 @@ from mlim_ray.evaluation.measures import Measurer
 from mlim_ray.model import MlimModel
 from mlim_ray.pipelines.feed import put_resident
 from mlim_ray.pipelines.prepare import prepare
-from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, REPORTED, SAMPLES, SEED, measures_in
+from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, REPORTED, ROLE, SAMPLES, SEED, measures_in
 from mlim_ray.pipelines.search.space import Parameters
 from mlim_ray.pipelines.search.trial import PretrainTrial
 from mlim_ray.pipelines.search.trial_job import TRIALS, TrialJob, trial_folder
@@ -142,7 +142,13 @@ class TrialProcess:
         return {name: (_mapping_of(array), bool(array.flags.writeable)) for name, array in arrays.items()}
 
     def _begin(self, number: int, parameters: Parameters) -> None:
-        config = {NUMBER: number, PARAMETERS: parameters, SEED: self._job.config.train.seed, REPORTED: 0}
+        config = {
+            NUMBER: number,
+            PARAMETERS: parameters,
+            ROLE: "searched",
+            SEED: self._job.config.train.seed,
+            REPORTED: 0,
+        }
         if self._trial is None:
             self._trial = PretrainTrial.__new__(PretrainTrial)
             self._trial.setup(config, self._job)
