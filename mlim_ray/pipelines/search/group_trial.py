@@ -26,7 +26,7 @@ class GroupTrial(tune.Trainable):
 
     _group: TrialGroup | None = None
     _given: int
-    """samples that Tune was told of"""
+    """samples at the last rung that Tune was told of"""
 
     def setup(self, config: dict[str, Any], job: TrialJob, plan: WorkerPlan) -> None:
         """Called once a process."""
