@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--smoke", action="store_true", help="a tiny size, to see that it runs")
     given = parser.parse_args(argv)
     if given.smoke:
-        given.seeds, given.records, given.trials, given.samples = 2, 800, 6, 600
+        given.seeds, given.records, given.trials, given.samples = 1, 600, 6, 300
     budget = _Budget(given.records, given.trials, given.samples)
     started_on = machine()
     cells = _earlier(given.out, budget)

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from mlim_ray.evaluation.measures import Measurer
-from mlim_ray.model import MlimModel
 from mlim_ray.pipelines.search.searcher import NUMBER
-from mlim_ray.pipelines.search.trial import PretrainTrial
+from mlim_ray.pipelines.search.trial import PretrainTrial, TrialJob
+from mlim_ray.training.trainer import Trainer
 
 TIMES = "MLIM_RAY_BENCHMARK_TIMES"
 """environment variable: the file that times are appended to; set before Ray starts, whose processes inherit it"""
@@ -38,41 +38,43 @@ def read_calls(path: str) -> list[Call]:
 
 
 class TimedTrial(PretrainTrial):
-    """Times the training and the measuring of each call, and the call."""
+    """Times each call, and what of it is training and measuring."""
+
+    def setup(self, config: dict[str, Any], job: TrialJob) -> None:
+        """Called once a process, which then times all that it trains and measures."""
+        self._spent_s = {"training": 0.0, "measuring": 0.0}
+        self._time_calls(Trainer, "run", "training")
+        self._time_calls(Measurer, "__call__", "measuring")
+        with self._timed("begin", config[NUMBER]):
+            super().setup(config, job)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Start another trial in the same process, timed."""
+        with self._timed("begin", new_config[NUMBER]):
+            return super().reset_config(new_config)
 
     def step(self) -> dict[str, Any]:
         """To the next rung, timed."""
-        with self._timed("step"):
+        with self._timed("step", self._number):
             return super().step()
 
-    def _begin(self, config: dict[str, Any]) -> None:
-        self._number = config[NUMBER]
-        self._shared_measurer: Measurer = self.__dict__.setdefault("_shared_measurer", self._measurer)
-        self._measurer = self._timed_measures  # type: ignore[assignment]
-        with self._timed("begin"):
-            super()._begin(config)
-        assert self._training is not None
-        trainer = self._training._trainer
-        run = trainer.run
+    def _time_calls(self, owner: type, name: str, what: str) -> None:
+        call = getattr(owner, name)
 
-        def timed_run(*args: Any, **kwargs: Any) -> None:
+        def timed(*args: Any, **kwargs: Any) -> Any:
             start = time.monotonic()
-            run(*args, **kwargs)
-            self._training_s += time.monotonic() - start
+            result = call(*args, **kwargs)
+            self._spent_s[what] += time.monotonic() - start
+            return result
 
-        trainer.run = timed_run  # type: ignore[method-assign]
-
-    def _timed_measures(self, model: MlimModel) -> dict[str, float]:
-        start = time.monotonic()
-        measures = self._shared_measurer(model)
-        self._measuring_s += time.monotonic() - start
-        return measures
+        setattr(owner, name, timed)
 
     @contextmanager
-    def _timed(self, kind: str) -> Iterator[None]:
-        self._training_s = self._measuring_s = 0.0
+    def _timed(self, kind: str, number: int) -> Iterator[None]:
+        self._number = number
+        self._spent_s |= dict.fromkeys(self._spent_s, 0.0)
         start = time.monotonic()
         yield
-        call = Call(self._number, os.getpid(), kind, start, time.monotonic(), self._training_s, self._measuring_s)
+        call = Call(number, os.getpid(), kind, start, time.monotonic(), *self._spent_s.values())
         with open(os.environ[TIMES], "a", encoding="utf-8") as file:
             file.write(json.dumps(call) + "\n")

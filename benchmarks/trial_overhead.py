@@ -29,6 +29,7 @@ from benchmarks.timed_trial import TIMES, Call, TimedTrial, read_calls
 from mlim_ray.command_line.errors import plain_errors
 
 GOAL_S = 0.3
+_RAY_NICENESS = 15
 _MODULE = "benchmarks.trial_overhead"
 
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--trials", type=int, default=24, help="of the search (24)")
     parser.add_argument("--records", type=int, default=2_000, help="records of the generated catalogue (2,000)")
-    parser.add_argument("--samples", type=int, default=1_920, help="records that a full trial sees (1,920)")
+    parser.add_argument("--samples", type=int, default=960, help="records that a full trial sees (960)")
     parser.add_argument("--at-a-time", type=int, default=1, help="trials that run at a time (1)")
     parser.add_argument("--out", help="JSON file for the figures")
     parser.add_argument("--work", default=DEFAULT_WORK, help="folder for the catalogue and the search")
@@ -137,7 +138,7 @@ def _search(given: argparse.Namespace) -> Figures:
         *("--data", f"generated:{given.records}", "--out", out, "--address", "local", "--no-dashboard"),
         *("--trials", str(given.trials), "--max-samples", str(given.samples), "--model.size", "tiny"),
         *("--search.max-concurrent-trials", str(given.at_a_time), "--search.confirm", "false"),
-        *("--probe.linear-train-records", "100"),
+        *("--probe.num-records", "64", "--probe.linear-train-records", "100"),
     ]
     search(parse_search(flags, experiment.build))
     return {"calls": read_calls(times)}
@@ -168,6 +169,8 @@ def _bare(given: argparse.Namespace) -> Figures:
     base = parse_config(read_bytes(path), path, SearchRunConfig())
     prepared = PreparedSet.open(environment["prepared"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # As the processes that Ray starts: what else the machine does goes first.
+    os.nice(_RAY_NICENESS)
     torch.set_num_threads(environment["threads_per_worker"])
     records = read_groups(prepared, range(prepared.num_groups(TRAIN_SPLIT)))
     seconds: dict[str, float] = {}

@@ -21,6 +21,8 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Tune's own state, which grows with every trial, is written at the beginning and the end: nothing reads it.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
 }
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
