@@ -22,7 +22,9 @@ from mlim_ray.pipelines.search.conclusion import leader_of, measure_all, summary
 from mlim_ray.pipelines.search.confirmation import arms_of, conclude
 from mlim_ray.pipelines.search.execute import run_trials
 from mlim_ray.pipelines.search.gauges import SetGauges
+from mlim_ray.pipelines.search.importance import knob_importance
 from mlim_ray.pipelines.search.journal import open_journal, sync_journal
+from mlim_ray.pipelines.search.live_page import LivePage
 from mlim_ray.pipelines.search.results import ranked, trial_result
 from mlim_ray.pipelines.search.search_watch import SearchWatch
 from mlim_ray.pipelines.search.space import Parameters
@@ -117,7 +119,9 @@ def _run(folder: RunFolder, journal: str, setting: Setting[SearchRunConfig], pla
     def on_change() -> None:
         sync_journal(folder, journal)
         watch.update(study.trials())
+        page.update(searched.trials(), "searching" if study is searched else "confirming")
 
+    page = LivePage(folder, config)
     study: TrialStudy
     study = searched = SearchStudy(database, config, on_change)
     with SearchWatch(folder, config.search, TRIALS, study.num_trials) as watch:
@@ -144,7 +148,8 @@ def _run(folder: RunFolder, journal: str, setting: Setting[SearchRunConfig], pla
         trial_result(trial, objectives, measured[trial.number].evaluation if trial.number in measured else None)
         for trial in searched.trials()
     ]
-    evaluation = write_conclusion(folder, setting, results, measured, confirmation)
+    importance = knob_importance(searched.trials(), objectives)
+    evaluation = write_conclusion(folder, setting, results, measured, confirmation, importance)
     tell(folder, evaluation, results)
     return summary(folder, evaluation)
 
