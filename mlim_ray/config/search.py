@@ -1,6 +1,7 @@
 """What a search tries, how long, and how it stops the weak."""
 
 from typing import Literal, Self
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, model_validator
 
@@ -37,7 +38,8 @@ class SearchConfig(Section):
     num_retries: int = Field(2, ge=0)
     """times that a trial whose process ended is started again from its last rung"""
     storage: str | None = None
-    """URL of a database for the study, such as postgresql://...; none: a journal file in the run folder"""
+    """URL of a database for the study, such as postgresql://user@host/name, its password in the environment variable
+    MLIM_RAY_STORAGE_PASSWORD; none: a journal file in the run folder"""
     max_concurrent_trials: int = Field(0, ge=0)
     """trials at a time; 0: as many as the CPUs or GPUs allow"""
     workers_per_trial: int = Field(1, ge=1)
@@ -56,6 +58,28 @@ class SearchConfig(Section):
         return parse_score(self.score)
 
     @model_validator(mode="after")
+    def _storage_tells_no_secret(self) -> Self:
+        if self.storage is not None:
+            _check_database(self.storage)
+        return self
+
+    @model_validator(mode="after")
     def _score_is_known(self) -> Self:
         parse_score(self.score)
         return self
+
+
+def _check_database(url: str) -> None:
+    """Raise ValueError for an address that is none, or holds a password. What it says must not repeat that."""
+    parts = urlsplit(url)
+    if not parts.scheme or "://" not in url:
+        raise ValueError(
+            "storage is no URL of a database, expected one such as sqlite:////data/studies.db or "
+            "postgresql://user@host/name"
+        )
+    secrets = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True) if "pass" in name.lower()]
+    if parts.password is not None or secrets:
+        raise ValueError(
+            "storage holds a password, and config.yaml tells it to everybody; leave it out and set the environment "
+            "variable MLIM_RAY_STORAGE_PASSWORD"
+        )

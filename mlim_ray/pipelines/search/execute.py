@@ -12,8 +12,13 @@ from mlim_ray.pipelines.resources import WorkerPlan
 from mlim_ray.pipelines.search.searcher import NUMBER, StudyAsha, StudySearch
 from mlim_ray.pipelines.search.study import TrialStudy
 from mlim_ray.pipelines.search.trial import PretrainTrial, TrialJob
+from mlim_ray.pipelines.search.trial_faults import telling
 from mlim_ray.pipelines.setting import Setting, ray_folder
 from mlim_ray.training.run_folder import RunFolder
+
+
+class SearchEnded(Exception):
+    """A search cannot go on now, and can once its cause is seen to."""
 
 
 def run_trials(
@@ -24,7 +29,7 @@ def run_trials(
     kind: str,
     resident: "ray.ObjectRef[Records] | None",
 ) -> None:
-    """Run what is left of a study.
+    """Run what is left of a study; it has all of it when this returns.
 
     Args:
         folder: of the search.
@@ -33,6 +38,9 @@ def run_trials(
         study: says which trials, and keeps what comes of them.
         kind: folder in the search's that the trials are kept in.
         resident: the decoded training split; None streams it.
+
+    Raises:
+        SearchEnded: what lies outside of the trials ended it; the study keeps those that ran, to be taken up.
     """
     if study.is_complete:
         return
@@ -42,7 +50,7 @@ def run_trials(
     job = TrialJob(config, setting.prepared, folder.path, kind, plan.threads_per_worker, resident)
     resources = {"cpu": plan.cpus_per_worker, "gpu": plan.gpus_per_worker}
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(PretrainTrial, job=job), resources),
+        tune.with_resources(tune.with_parameters(telling(PretrainTrial), job=job), resources),
         tune_config=tune.TuneConfig(
             num_samples=-1,
             max_concurrent_trials=plan.num_concurrent,
@@ -61,6 +69,8 @@ def run_trials(
         ),
     )
     tuner.fit()
+    if study.stopped_by is not None:
+        raise SearchEnded(study.stopped_by)
 
 
 def _trial_name(trial: Any) -> str:
