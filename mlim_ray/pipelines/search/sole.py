@@ -47,7 +47,7 @@ def _claim(about: str, address: str) -> "ray.actor.ActorHandle":
     give_up_at = time.monotonic() + _WAIT_S
     while True:
         try:
-            return _Mark.options(name=_NAME, namespace=_NAMESPACE).remote(about)
+            return _Mark.options(name=_NAME, namespace=_NAMESPACE).remote(about)  # type: ignore[attr-defined]
         except ValueError:
             # The name is taken.
             other = _holder()

@@ -36,12 +36,15 @@ class StudyStore:
     """to be called after each write"""
 
 
-def study_names(folder: RunFolder) -> StudyNames:
-    """The names that the run folder remembers, wherever it was moved to; made up if it has none yet."""
+def study_names(folder: RunFolder) -> StudyNames | None:
+    """The names that the run folder remembers, wherever it was moved to; None before it has any."""
     try:
         return StudyNames(**folder.read_json(NAMES))
     except storage.MissingPathError:
-        pass
+        return None
+
+
+def _new_names(folder: RunFolder) -> StudyNames:
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.path.rpartition("/")[2])
     search = f"{stem}-{uuid.uuid4().hex[:_NUM_DIGITS]}"
     names = StudyNames(search, f"{search}-confirmation")
@@ -60,7 +63,7 @@ def open_store(folder: RunFolder, url: str | None) -> Iterator[StudyStore]:
     Raises:
         ValueError: the storage cannot be used, or has lost a study that was begun.
     """
-    names = study_names(folder)
+    names = study_names(folder) or _new_names(folder)
     if url is None:
         with open_journal(folder, names.search) as (path, on_change):
             yield StudyStore(JournalStorage(JournalFileBackend(path)), names, on_change)

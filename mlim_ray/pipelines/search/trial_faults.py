@@ -25,7 +25,7 @@ def telling(trainable: type[tune.Trainable]) -> type[tune.Trainable]:
     trial would meet it too. All else is raised: Tune tries that again `search.num_retries` times.
     """
 
-    class Telling(trainable):  # type: ignore[valid-type, misc]
+    class Telling(trainable):
         _fault: BaseException | None = None
 
         def setup(self, config: dict[str, Any], job: TrialJob, **others: Any) -> None:
