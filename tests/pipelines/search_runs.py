@@ -30,14 +30,14 @@ EXPERIMENT = str(ROOT / "experiments" / "tune_mam.py")
 BUDGET_S = 600.0
 # One trial at a time, so that two searches of one seed are the same search.
 FLAGS = [
-    *("--data", "generated:800", "--max-samples", "2700", "--no-dashboard", "--json"),
-    *("--search.max-concurrent-trials", "1", "--probe.num-records", "64", "--probe.linear-train-records", "200"),
+    *("--data", "generated:300", "--max-samples", "216", "--train.batch-size", "8", "--no-dashboard", "--json"),
+    *("--search.max-concurrent-trials", "1", "--probe.num-records", "16", "--probe.linear-train-records", "50"),
     *("--train.log-every-steps", "5", "--search.num-confirm-seeds", "2", "--trials", "7"),
 ]
 SMALL = [
-    *("--data", "generated:800", "--max-samples", "300", "--search.num-rungs", "1", "--no-dashboard", "--json"),
+    *("--data", "generated:300", "--max-samples", "64", "--train.batch-size", "8", "--no-dashboard", "--json"),
     *("--search.max-concurrent-trials", "1", "--probe.num-records", "16", "--probe.linear-train-records", "50"),
-    *("--trials", "1", "--confirm", "false"),
+    *("--search.num-rungs", "1", "--trials", "1", "--confirm", "false"),
 ]
 """a search of one short trial"""
 
@@ -71,6 +71,8 @@ class SearchRun:
 
     def _start(self, *flags: str) -> SearchRun:
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        # Threads that wait must not take the cores of a busy machine from those that work.
+        environment |= {"OMP_WAIT_POLICY": "PASSIVE"}
         environment |= {"XDG_STATE_HOME": str(self.folder / "state"), "PYTHONPATH": os.pathsep.join(sys.path)}
         self.process = subprocess.Popen(
             [sys.executable, EXPERIMENT, "--out", self.out, *flags],
