@@ -100,7 +100,7 @@ def _with_space(base: SearchRunConfig, space: str | None) -> SearchRunConfig:
     try:
         return with_knobs(base, {"search.space": entries})
     except ValueError as error:
-        raise ValueError(f"--space: {str(error).removeprefix('space: ')}") from error
+        raise ValueError(f"--space: {str(error).removeprefix('search.space: ')}") from error
 
 
 def _as_text(what: object) -> str:

@@ -46,7 +46,10 @@ class SearchRunConfig(PretrainConfig):
     def _space_fits(self) -> Self:
         # Trials start from the config without its search; checking that one keeps this from calling itself.
         base = PretrainConfig.model_validate(self.model_dump(exclude={"search"}))
-        parse_space(self.search.space, base, _ANY_LEARNING_RATE)
+        try:
+            parse_space(self.search.space, base, _ANY_LEARNING_RATE)
+        except ValueError as error:
+            raise ValueError(f"search.space: {error}") from error
         return self
 
     @property

@@ -48,11 +48,11 @@ def parse_score(text: str) -> tuple[Objective, ...]:
             match = _TERM.fullmatch(term)
             if match is None or match["name"] not in MEASURES:
                 raise ValueError(
-                    f"score is {text!r}, expected one of {', '.join(MEASURES)}, a sum such as 0.7*mlm+0.3*recon, or "
+                    f"given {text!r}, expected one of {', '.join(MEASURES)}, a sum such as 0.7*mlm+0.3*recon, or "
                     "several with commas between them"
                 )
             weights[match["name"]] = weights.get(match["name"], 0.0) + float(match["weight"] or 1.0)
         objectives.append(Objective(tuple(weights.items())))
     if len({objective.name for objective in objectives}) < len(objectives):
-        raise ValueError(f"score is {text!r}: an objective stands there twice, expected each once")
+        raise ValueError(f"given {text!r}, expected each objective once")
     return tuple(objectives)

@@ -1,12 +1,13 @@
 """What a search tries, how long, and how it stops the weak."""
 
-from typing import Literal, Self
+from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from mlim_ray.config.base import Section
 from mlim_ray.config.score import Objective, parse_score
+from mlim_ray.config.space import parse_entries
 
 NUM_ARMS = 4
 """Trials that are confirmed: the best two, the paper's setting and light-only masking."""
@@ -20,7 +21,9 @@ class SearchConfig(Section):
     max_samples: int = Field(16_000, ge=1)
     """records that one full trial sees"""
     num_rungs: int = Field(3, ge=1, le=8)
-    """points at which trials are compared, the last one at max_samples; 1: no trial is stopped early"""
+    """points at which trials are compared, the last one at max_samples"""
+    stop_early: bool = True
+    """stop trials that fall behind at a rung (ASHA); the references always run to the end"""
     reduction_factor: int = Field(3, ge=2)
     """one in so many trials passes a rung (ASHA)"""
     space: tuple[str, ...] = ()
@@ -57,16 +60,24 @@ class SearchConfig(Section):
         """What `score` says."""
         return parse_score(self.score)
 
-    @model_validator(mode="after")
-    def _storage_tells_no_secret(self) -> Self:
-        if self.storage is not None:
-            _check_database(self.storage)
-        return self
+    @field_validator("space")
+    @classmethod
+    def _space_is_one(cls, space: tuple[str, ...]) -> tuple[str, ...]:
+        parse_entries(space)
+        return space
 
-    @model_validator(mode="after")
-    def _score_is_known(self) -> Self:
-        parse_score(self.score)
-        return self
+    @field_validator("score")
+    @classmethod
+    def _score_is_known(cls, score: str) -> str:
+        parse_score(score)
+        return score
+
+    @field_validator("storage")
+    @classmethod
+    def _storage_tells_no_secret(cls, storage: str | None) -> str | None:
+        if storage is not None:
+            _check_database(storage)
+        return storage
 
 
 def _check_database(url: str) -> None:
@@ -74,12 +85,11 @@ def _check_database(url: str) -> None:
     parts = urlsplit(url)
     if not parts.scheme or "://" not in url:
         raise ValueError(
-            "storage is no URL of a database, expected one such as sqlite:////data/studies.db or "
-            "postgresql://user@host/name"
+            "it is no URL of a database, expected one such as sqlite:////data/studies.db or postgresql://user@host/name"
         )
     secrets = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True) if "pass" in name.lower()]
     if parts.password is not None or secrets:
         raise ValueError(
-            "storage holds a password, and config.yaml tells it to everybody; leave it out and set the environment "
+            "the URL holds a password, and config.yaml would tell it to everybody; leave it out and set the environment "
             "variable MLIM_RAY_STORAGE_PASSWORD"
         )

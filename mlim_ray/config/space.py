@@ -25,7 +25,7 @@ DEFAULT_SPACE = {
     "alternating.text_heavy_ratio": "0.5..1",
     "recon.weight": "1..100:log",
     "recon.target": "whole|masked",
-    "train.learning_rate": "auto",
+    "train.learning_rate": "around the size's own",
 }
 """What is varied unless `search.space` says otherwise (our choice; the paper reports no search).
 
@@ -72,6 +72,29 @@ class Choice:
 Dimension = Interval | Choice
 
 
+def parse_entries(entries: Iterable[str]) -> dict[str, Dimension]:
+    """What the entries of a space say, each `NAME=WHAT`.
+
+    Raises:
+        ValueError: one line, for an entry that is none.
+    """
+    found: dict[str, Dimension] = {}
+    for entry in entries:
+        name, equals, text = entry.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or not name:
+            raise ValueError(f"given {entry!r}, expected NAME=WHAT with {_FORMS}")
+        if name in found:
+            raise ValueError(f"given {entry!r}, expected each name once; leave one {name} out")
+        if name not in DEFAULT_SPACE and (name in _FIXED or name.partition(".")[0] in (*_SHARED, *POLICIES)):
+            raise ValueError(f"given {entry!r}: {_why_not(name)}; varied can be {_known()}")
+        try:
+            found[name] = _checked(name, _dimension(text.strip()))
+        except ValueError as error:
+            raise ValueError(f"given {entry!r}, expected {error}") from error
+    return found
+
+
 def parse_space(entries: Iterable[str], config: Section, learning_rate: float) -> dict[str, Dimension]:
     """Every parameter of a search with what it may be: the defaults, and the entries laid over them.
 
@@ -83,25 +106,11 @@ def parse_space(entries: Iterable[str], config: Section, learning_rate: float) -
     Raises:
         ValueError: one line naming the entry.
     """
-    texts = dict(DEFAULT_SPACE)
-    given: dict[str, str] = {}
-    for entry in entries:
-        name, equals, text = entry.partition("=")
-        name = name.strip().replace("-", "_")
-        if not equals or not name:
-            raise ValueError(f"space: given {entry!r}, expected NAME=WHAT with {_FORMS}")
-        if name in given:
-            raise ValueError(f"space: {name} is given twice; leave one out")
-        if name not in DEFAULT_SPACE and (name in _FIXED or name.partition(".")[0] in (*_SHARED, *POLICIES)):
-            raise ValueError(f"space: {name} {_why_not(name)}; varied can be {_known()}")
-        given[name] = text.strip()
-    texts |= given
-    if texts[LEARNING_RATE] == "auto":
-        low, high = learning_rate / _LEARNING_RATE_FACTOR, learning_rate * _LEARNING_RATE_FACTOR
-        texts[LEARNING_RATE] = f"{low!r}..{high!r}:log"
-    space = {name: _dimension(name, text) for name, text in texts.items()}
-    for name in given:
-        space[name] = _checked(name, space[name], config)
+    low, high = learning_rate / _LEARNING_RATE_FACTOR, learning_rate * _LEARNING_RATE_FACTOR
+    space: dict[str, Dimension] = {LEARNING_RATE: Interval(low, high, log=True)}
+    space = {name: space.get(name) or _dimension(text) for name, text in DEFAULT_SPACE.items()}
+    for name, dimension in parse_entries(entries).items():
+        space[name] = _fitted(name, dimension, config) if is_knob(name) else dimension
     return space
 
 
@@ -110,30 +119,31 @@ def is_knob(name: str) -> bool:
     return name != "policy" and name.partition(".")[0] not in POLICIES
 
 
-def _checked(name: str, dimension: Dimension, config: Section) -> Dimension:
-    """The dimension, whole numbers only where its knob takes no others."""
+def _checked(name: str, dimension: Dimension) -> Dimension:
+    """The dimension of a policy, or of what belongs to one, if it can be of that."""
     if name == "policy":
         if not isinstance(dimension, Choice) or not set(dimension.values) <= set(POLICIES):
-            raise ValueError(f"space: policy, expected one or some of {'|'.join(POLICIES)}")
-        return dimension
-    policy = name.partition(".")[0]
-    samples: tuple[Value, ...]
-    if isinstance(dimension, Choice):
-        samples = dimension.values
-    else:
-        samples = tuple(int(end) if end.is_integer() else end for end in (dimension.low, dimension.high))
-    if policy in POLICIES:
-        if not all(isinstance(value, int | float) and 0 <= value <= 1 for value in samples):
-            raise ValueError(f"space: {name}, expected numbers from 0 to 1")
-        return dimension
+            raise ValueError(f"one or some of {'|'.join(POLICIES)}")
+    elif not is_knob(name) and not all(isinstance(end, int | float) and 0 <= end <= 1 for end in _samples(dimension)):
+        raise ValueError("numbers from 0 to 1")
+    return dimension
+
+
+def _fitted(name: str, dimension: Dimension, config: Section) -> Dimension:
+    """The dimension of a knob that takes it, of whole numbers only where the knob takes no others."""
+    samples = _samples(dimension)
     for value in samples:
-        try:
-            with_knobs(config, {name: value})
-        except ValueError as error:
-            raise ValueError(f"space: {error}") from error
+        with_knobs(config, {name: value})
     if isinstance(dimension, Interval) and all(isinstance(value, int) for value in samples):
         return replace(dimension, is_integer=not _takes(config, name, dimension.low + 0.5))
     return dimension
+
+
+def _samples(dimension: Dimension) -> tuple[Value, ...]:
+    """Values that show whether a knob takes the whole dimension."""
+    if isinstance(dimension, Choice):
+        return dimension.values
+    return tuple(int(end) if end.is_integer() else end for end in (dimension.low, dimension.high))
 
 
 def _takes(config: Section, name: str, value: float) -> bool:
@@ -144,26 +154,26 @@ def _takes(config: Section, name: str, value: float) -> bool:
     return True
 
 
-def _dimension(name: str, text: str) -> Dimension:
+def _dimension(text: str) -> Dimension:
     span, _, scale = text.partition(":")
     low, dots, high = span.partition("..")
     if not dots:
-        values = tuple(_value(name, part) for part in text.split("|"))
+        values = tuple(_value(part) for part in text.split("|"))
         if len(set(values)) < len(values):
-            raise ValueError(f"space: {name}={text} has a value twice; leave one out")
+            raise ValueError("each value once")
         return Choice(values)
-    ends = [_value(name, end) for end in (low, high)]
+    ends = [_value(end) for end in (low, high)]
     if scale not in ("", "log") or any(isinstance(end, bool | str) for end in ends):
-        raise ValueError(f"space: {name}={text}, expected {_FORMS}")
+        raise ValueError(_FORMS)
     first, last = float(ends[0]), float(ends[1])
     if not (math.isfinite(first) and math.isfinite(last) and first < last):
-        raise ValueError(f"space: {name}={text}, expected a lower end below the upper one")
+        raise ValueError("a lower end below the upper one")
     if scale == "log" and first <= 0.0:
-        raise ValueError(f"space: {name}={text}, expected a lower end above 0 on a log scale")
+        raise ValueError("a lower end above 0 on a log scale")
     return Interval(first, last, scale == "log")
 
 
-def _value(name: str, text: str) -> Value:
+def _value(text: str) -> Value:
     text = text.strip()
     if text in ("true", "false"):
         return text == "true"
@@ -172,17 +182,17 @@ def _value(name: str, text: str) -> Value:
     if _NUMBER.fullmatch(text):
         return float(text)
     if not text or not text.isprintable():
-        raise ValueError(f"space: {name}: given {text!r}, expected {_FORMS}")
+        raise ValueError(_FORMS)
     return text
 
 
 def _why_not(name: str) -> str:
     section = name.partition(".")[0]
     if section == "masking":
-        return "is varied by the names of its policy, such as mam.image_heavy_ratio"
+        return "masking is varied by the names of its policies, such as mam.image_heavy_ratio"
     if section in POLICIES:
-        return f"is no parameter of {section}"
-    return f"cannot be varied: all trials share {name if name in _FIXED else section}"
+        return f"{section} has no such parameter"
+    return f"all trials share {name if name in _FIXED else section}"
 
 
 def _known() -> str:

@@ -99,9 +99,9 @@ def test_what_pretrain_refuses(flags: str, line: str) -> None:
         ("--workers-per-trial 2", "--workers-per-trial: given 2, expected 1"),
         ("--search.workers-per-trial 2", "--workers-per-trial: given 2, expected 1"),
         ("--workers 2", "--workers: unknown flag"),
-        ("--space recon.weight=0..1:log", "--space: recon.weight=0..1:log, expected a lower end above 0"),
+        ("--space recon.weight=0..1:log", "--space: given 'recon.weight=0..1:log', expected a lower end above 0"),
         ("--space no.yaml", "cannot read no.yaml: it does not exist"),
-        ("--score loss", "--score: score is 'loss', expected one of probe, mlm, recon"),
+        ("--score loss", "--score: given 'loss', expected one of probe, mlm, recon"),
     ],
 )
 def test_what_a_search_refuses(flags: str, line: str) -> None:

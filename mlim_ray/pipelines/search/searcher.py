@@ -120,6 +120,7 @@ class StudyAsha(ASHAScheduler):
             reduction_factor=search.reduction_factor,
         )
         self._study = study
+        self._stops_early = study.stops_early and search.stop_early
         bracket = self._brackets[0]
         for trial in study.trials():
             rungs = rungs_of(trial)
@@ -147,7 +148,7 @@ class StudyAsha(ASHAScheduler):
         if samples >= self._max_t:
             return str(TrialScheduler.STOP)
         verdict = self._brackets[0].on_result(_entry(number), samples, -score)
-        goes_on = not self._study.stops_early or role_of(self._study.trials()[number]) != "searched"
+        goes_on = not self._stops_early or role_of(self._study.trials()[number]) != "searched"
         return str(TrialScheduler.CONTINUE) if goes_on else str(verdict)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import optuna
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from mlim_ray.data import storage
 from mlim_ray.pipelines.search.database import open_database
-from mlim_ray.pipelines.search.journal import open_journal
+from mlim_ray.pipelines.search.journal import JOURNAL, open_journal
 from mlim_ray.training.run_folder import RunFolder
 
 NAMES = "study.json"
@@ -42,6 +43,19 @@ def study_names(folder: RunFolder) -> StudyNames | None:
         return StudyNames(**folder.read_json(NAMES))
     except storage.MissingPathError:
         return None
+
+
+def open_study(path: str) -> optuna.Study:
+    """The study of the search in a local folder, to read.
+
+    Raises:
+        ValueError: there is none.
+    """
+    folder = RunFolder(path)
+    names = study_names(folder)
+    if names is None or not storage.exists(folder.file(JOURNAL)):
+        raise ValueError(f"{path} holds no {NAMES} and {JOURNAL}, expected the folder of a search")
+    return optuna.load_study(study_name=names.search, storage=JournalStorage(JournalFileBackend(folder.file(JOURNAL))))
 
 
 def _new_names(folder: RunFolder) -> StudyNames:
