@@ -90,6 +90,6 @@ def _check_database(url: str) -> None:
     secrets = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True) if "pass" in name.lower()]
     if parts.password is not None or secrets:
         raise ValueError(
-            "the URL holds a password, and config.yaml would tell it to everybody; leave it out and set the environment "
+            "the URL holds a password, which config.yaml would tell to everybody; leave it out and set the environment "
             "variable MLIM_RAY_STORAGE_PASSWORD"
         )

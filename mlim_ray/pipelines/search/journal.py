@@ -43,7 +43,7 @@ def open_journal(folder: RunFolder, name: str) -> Iterator[tuple[str, Callable[[
         return
     path = os.path.join(_own_folder(name), JOURNAL)
     mend_journal(path)
-    _take_longer(path, folder.file(JOURNAL))
+    take_longer(path, folder.file(JOURNAL))
     with JournalCopy(path, folder.file(JOURNAL)) as copy:
         yield path, copy.due
     # The run folder has all of it.
@@ -82,7 +82,7 @@ def _mended(line: bytes, number: int, path: str) -> bytes:
     raise ValueError(f"{path}: line {number} is damaged; restore the file, or start the search anew with --overwrite")
 
 
-def _take_longer(path: str, remote: str) -> None:
+def take_longer(path: str, remote: str) -> None:
     """Of this machine's journal and the run folder's copy, leave the longer one at `path`.
 
     If they are not two states of one journal, another machine has gone on with the search: then its copy counts.
