@@ -53,6 +53,7 @@ NUM_ITEMS = 24
 NOT_RUN = {
     ("git", "clone"): "needs the network",
     ("cd",): "a reader's own place",
+    ("optuna-dashboard",): "serves until it is ended; tests/pipelines/test_search_storage.py asks it",
     ("ray", "up"): "starts machines that cost money",
     ("ray", "submit"): "needs a cluster",
     ("ray", "attach"): "needs a cluster",

@@ -54,6 +54,8 @@ class SearchRun:
     folder: Path
     out: str
     flags: list[str] = field(default_factory=lambda: list(FLAGS))
+    environment: dict[str, str] = field(default_factory=dict)
+    """beside this process's own"""
     process: subprocess.Popen[str] | None = None
     said: str = ""
     """by the last driver that was left"""
@@ -62,8 +64,14 @@ class SearchRun:
     _seen: dict[int, psutil.Process] = field(default_factory=dict)
 
     def start(self, *flags: str) -> SearchRun:
-        """Start its driver."""
-        return self._start(*self.flags, *flags)
+        """Start its driver; `flags` take the place of its own of the same name."""
+        given = {flag for flag in flags if flag.startswith("--")}
+        own = [
+            word
+            for place, word in enumerate(self.flags)
+            if word not in given and (word.startswith("--") or self.flags[place - 1] not in given)
+        ]
+        return self._start(*own, *flags)
 
     def resume(self, *flags: str) -> SearchRun:
         """Start its driver again, as the message of a stopped search says."""
@@ -74,6 +82,7 @@ class SearchRun:
         # Threads that wait must not take the cores of a busy machine from those that work.
         environment |= {"OMP_WAIT_POLICY": "PASSIVE"}
         environment |= {"XDG_STATE_HOME": str(self.folder / "state"), "PYTHONPATH": os.pathsep.join(sys.path)}
+        environment |= self.environment
         self.process = subprocess.Popen(
             [sys.executable, EXPERIMENT, "--out", self.out, *flags],
             cwd=self.folder,

@@ -54,7 +54,7 @@ def test_a_trial_that_loses_its_process_starts_again_from_its_last_rung(
     "words",
     [
         "NonFiniteError: the gradient of step ",
-        "MemoryError: Unable to allocate ",
+        "out of memory: Unable to allocate ",
         "mlm.weight and recon.weight are both 0",
     ],
 )
@@ -68,7 +68,7 @@ def test_a_trial_that_cannot_be_is_recorded_with_its_reason(struck: SearchRun, w
 
 def test_only_what_another_try_can_help_is_tried_again(struck: SearchRun) -> None:
     again = {int(line.split()[1].rstrip(":")) for line in struck.said.splitlines() if "it starts again" in line}
-    assert again == {0, *(trial.number for trial in failed(struck, "MemoryError"))}
+    assert again == {0, *(trial.number for trial in failed(struck, "out of memory"))}
 
 
 def test_the_search_ends_with_its_answer(struck: SearchRun) -> None:
@@ -103,5 +103,19 @@ def test_a_search_without_a_whole_trial_says_why(tmp_path: Path) -> None:
     try:
         line = run.start().refused()
         assert "no trial of" in line and "the gradient of step" in line
+    finally:
+        run.end()
+
+
+def test_a_trial_that_ray_ends_for_its_memory_says_so(undisturbed_search: SearchRun, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed_search.folder / "prepared", tmp_path / "prepared")
+    flags = [*SMALL, "--feed", "stream", "--search.num-retries", "1"]
+    # Less than any machine uses: Ray ends whatever runs.
+    environment = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "50"}
+    run = SearchRun(tmp_path, str(tmp_path / "memory"), flags, environment)
+    try:
+        line = run.start().refused()
+        assert "out of memory: " in line and "running low on memory" in line
+        assert "trial 0: out of memory: " in run.said
     finally:
         run.end()

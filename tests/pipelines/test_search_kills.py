@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines.search_runs import FLAGS, SearchRun
+from tests.pipelines.search_runs import SearchRun
 
 pytestmark = [pytest.mark.cluster, pytest.mark.torture, pytest.mark.timeout(2 * 3_600)]
 
@@ -31,16 +31,17 @@ def moments() -> None:
     random.seed(seed)
 
 
-def struck(run: SearchRun, num_lines: int, *, loses_disk: bool = False) -> None:
+def struck(run: SearchRun, num_lines: int, *flags: str, loses_disk: bool = False) -> None:
     """Kill the search again and again, its whole length through, then let it end.
 
     Args:
         run: not started yet.
         num_lines: of the journal that an undisturbed search leaves.
+        flags: of its first start.
         loses_disk: every second driver finds nothing of what the last one left on its machine.
     """
     try:
-        run.start()
+        run.start(*flags)
         for kill in range(NUM_KILLS):
             # Some kills come before the next line, most at some moment within a trial or the confirmation.
             run.wait_for_lines(min(run.num_lines() + random.randint(0, 2 * num_lines // NUM_KILLS), num_lines - 4))
@@ -87,8 +88,8 @@ def test_a_search_on_s3_outlives_many_kills(
 def test_with_several_trials_at_a_time_the_confirmed_intervals_overlap(
     undisturbed_search: SearchRun, tmp_path: Path
 ) -> None:
-    run = SearchRun(tmp_path, str(tmp_path / "struck"), [*FLAGS, "--search.max-concurrent-trials", "2"])
-    struck(run, undisturbed_search.num_lines())
+    run = SearchRun(tmp_path, str(tmp_path / "struck"))
+    struck(run, undisturbed_search.num_lines(), "--search.max-concurrent-trials", "2")
     for table in run.tables():
         assert {row[1] for row in table} <= {"COMPLETE", "PRUNED"}
     ours, theirs = (search.resume().finish()["confirmation"]["arms"] for search in (run, undisturbed_search))

@@ -82,10 +82,10 @@ def test_a_finished_search_takes_more_trials_and_no_fewer(undisturbed_search: Se
 
 
 def test_a_search_on_s3_goes_on_from_the_longer_journal(tmp_path: Path, bucket: str) -> None:
-    run = SearchRun(tmp_path, f"{bucket}/runs/search", [*SMALL, "--trials", "2"])
+    run = SearchRun(tmp_path, f"{bucket}/runs/search", list(SMALL))
     kept = RunFolder(run.out)
     try:
-        run.start().wait_for_lines(12)
+        run.start("--trials", "2").wait_for_lines(12)
         run.kill()
         here = run.journal.read_bytes()
         # As if the last lines had not been copied yet.

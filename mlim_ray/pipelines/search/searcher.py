@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import ray.cloudpickle as cloudpickle
 from optuna.trial import TrialState
+from ray.exceptions import OutOfMemoryError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -25,6 +26,8 @@ SCORE, SAMPLES, NUMBER, ROLE, PARAMETERS, SEED, REPORTED = (
 )
 FAULT, IS_OUTSIDE = "fault", "is_outside"
 """Of the result of a trial that met a mistake: the reason, and whether all trials would meet it."""
+_FAILURE, _LOW_MEMORY = "Failure # ", "the node running low on memory"
+"""Words of Tune's file of errors: before each of them, and of the one that it keeps as text alone."""
 _MEASURE = "measures/"
 """Tune hands on what is nested as one name with slashes."""
 
@@ -167,10 +170,13 @@ class StudyAsha(ASHAScheduler):
 
 def _reason(trial: Trial) -> str:
     """The last error in one line, without the way that it took through Ray."""
-    # Tune's own way reads a copy that is not there yet.
+    # Tune's own way reads copies of its files, which are not there yet.
+    with open(trial.error_file, encoding="utf-8") as file:
+        text = file.read().rpartition(_FAILURE)[2].partition("\n")[2].strip()
+    if _LOW_MEMORY in text:
+        return reason(OutOfMemoryError(text))
     if trial.pickled_error_file is None:
-        with open(trial.error_file, encoding="utf-8") as file:
-            return file.read().strip().splitlines()[-1]
+        return text.splitlines()[-1]
     with open(trial.pickled_error_file, "rb") as file:
         error = cloudpickle.load(file)
     return reason(getattr(error, "cause", None) or error)
