@@ -10,7 +10,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 PASSWORD = "MLIM_RAY_STORAGE_PASSWORD"
 """environment variable with the password that the URL must not hold: the run folder tells the URL to everybody"""
 _SQLITE_WAITS_S = 60.0
-_DRIVERS = {"postgresql": "psycopg2-binary", "mysql": "mysqlclient"}
+_DRIVERS = {"postgresql": "'psycopg[binary]'", "mysql": "mysqlclient"}
 
 
 def open_database(url: str) -> RDBStorage:
