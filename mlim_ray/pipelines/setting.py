@@ -50,6 +50,7 @@ _MAY_CHANGE = {
             "num_retries",
             "max_concurrent_trials",
             "gpus_per_trial",
+            "storage",
         )
     ),
     ("search", "price_per_hour"),

@@ -15,10 +15,15 @@ from mlim_ray.pipelines.search.reaper import Reaper
 from mlim_ray.pipelines.search.searcher import NUMBER, StudyAsha, StudySearch
 from mlim_ray.pipelines.search.study import TrialStudy
 from mlim_ray.pipelines.search.trial import PretrainTrial
+from mlim_ray.pipelines.search.trial_faults import telling
 from mlim_ray.pipelines.search.trial_job import TrialJob
 from mlim_ray.pipelines.setting import Setting, ray_folder
 from mlim_ray.training.build import model_config
 from mlim_ray.training.run_folder import RunFolder
+
+
+class SearchEnded(Exception):
+    """A search cannot go on now, and can once its cause is seen to."""
 
 
 def run_trials(
@@ -29,7 +34,7 @@ def run_trials(
     kind: str,
     resident: "ray.ObjectRef[Records] | None",
 ) -> None:
-    """Run what is left of a study.
+    """Run what is left of a study; it has all of it when this returns.
 
     Args:
         folder: of the search.
@@ -41,6 +46,7 @@ def run_trials(
 
     Raises:
         ValueError: what trials are ranked by cannot be measured on this set.
+        SearchEnded: what lies outside of the trials ended it; the study keeps those that ran, to be taken up.
     """
     if study.is_complete:
         return
@@ -94,6 +100,8 @@ def run_study(
         ),
     )
     tuner.fit()
+    if study.stopped_by is not None:
+        raise SearchEnded(study.stopped_by)
 
 
 def _measurer(setting: Setting[SearchRunConfig]) -> Measurer:
@@ -105,9 +113,11 @@ def _measurer(setting: Setting[SearchRunConfig]) -> Measurer:
 def _trainable(job: TrialJob, plan: WorkerPlan) -> Any:
     """The class that Tune runs, with what a process of it takes."""
     if plan.num_workers > 1:
-        group = tune.with_resources(tune.with_parameters(GroupTrial, job=job, plan=plan), GROUP_TRIAL_RESOURCES)
+        group = tune.with_resources(
+            tune.with_parameters(telling(GroupTrial), job=job, plan=plan), GROUP_TRIAL_RESOURCES
+        )
         return _named(group, GroupTrial)
-    return _named(with_plan(PretrainTrial, plan, job=job), PretrainTrial)
+    return _named(with_plan(telling(PretrainTrial), plan, job=job), PretrainTrial)
 
 
 def with_plan(trainable: type[tune.Trainable], plan: WorkerPlan, **parameters: Any) -> Any:
