@@ -24,8 +24,8 @@ from scipy.stats import spearmanr
 from benchmarks.record import Figures, write_record
 from mlim_ray.command_line.errors import plain_errors
 from mlim_ray.config.score import MEASURES
-from mlim_ray.pipelines.search.journal import open_study
 from mlim_ray.pipelines.search.study import parameters_of, role_of, rungs_of
+from mlim_ray.pipelines.search.study_store import open_study
 
 _NUM_RESAMPLES = 2_000
 _FEWEST_TRIALS = 4

@@ -1,9 +1,9 @@
-"""Search Modality Aware Masking: mode probabilities, ratios, RECON weight and learning rate.
+"""Search masking: the policy (MAM or another), its ratios, RECON's weight and target, and the learning rate.
 
 Question: for this catalogue and this budget, which masking ratios and loss weights suit it?
 Command:  python experiments/tune_mam.py [--data SOURCE] [--trials N] [--max-samples N]
-Cost:     8 trials of at most 16,000 records: about 3 minutes on two CPU cores (the tiny model).
-Result:   a run folder with best.yaml, trials.parquet, the winner's model and a page.
+Cost:     12 trials and 12 confirming runs of at most 16,000 records: about 8 minutes on two CPU cores (the tiny model).
+Result:   a run folder with the answer and its intervals, best.yaml, trials.parquet, the leading model and a page.
 """
 
 import sys

@@ -53,11 +53,14 @@ NUM_ITEMS = 24
 NOT_RUN = {
     ("git", "clone"): "needs the network",
     ("cd",): "a reader's own place",
+    ("optuna-dashboard",): "serves until it is ended; tests/pipelines/test_search_storage.py asks it",
     ("ray", "up"): "starts machines that cost money",
     ("ray", "submit"): "needs a cluster",
     ("ray", "attach"): "needs a cluster",
     ("ray", "dashboard"): "needs a cluster",
     ("ray", "down"): "needs a cluster",
+    ("prometheus",): "runs until it is stopped; tests/pipelines/test_watching.py starts it",
+    ("tensorboard",): "runs until it is stopped",
 }
 
 _BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)

@@ -1,6 +1,7 @@
 """What a search tries, how long, and how it stops the weak."""
 
-from typing import Literal
+from typing import Annotated, Literal
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, field_validator
 
@@ -40,11 +41,18 @@ class SearchConfig(Section):
     num_retries: int = Field(2, ge=0)
     """times that a trial whose process ended is started again from its last rung"""
     storage: str | None = None
-    """URL of a database for the study, such as postgresql://...; none: a journal file in the run folder"""
+    """URL of a database for the study, such as postgresql://user@host/name, its password in the environment variable
+    MLIM_RAY_STORAGE_PASSWORD; none: a journal file in the run folder"""
     max_concurrent_trials: int = Field(0, ge=0)
     """trials at a time; 0: as many as the CPUs or GPUs allow"""
+    gpus_per_trial: float = Field(1.0, ge=0.01, le=1.0)
+    """share of a GPU that a trial of one worker takes, and of its memory: 0.25 lets four run on each; without GPUs a
+    trial takes a CPU"""
     workers_per_trial: int = Field(1, ge=1)
     """training workers of one trial"""
+    price_per_hour: Annotated[float, Field(gt=0.0)] | None = None
+    """what an hour of the whole cluster costs, in any currency: the console then tells what is spent; none: it does
+    not"""
 
     @property
     def rungs(self) -> list[int]:
@@ -69,3 +77,25 @@ class SearchConfig(Section):
     def _score_is_known(cls, score: str) -> str:
         parse_score(score)
         return score
+
+    @field_validator("storage")
+    @classmethod
+    def _storage_tells_no_secret(cls, storage: str | None) -> str | None:
+        if storage is not None:
+            _check_database(storage)
+        return storage
+
+
+def _check_database(url: str) -> None:
+    """Raise ValueError for an address that is none, or holds a password. What it says must not repeat that."""
+    parts = urlsplit(url)
+    if not parts.scheme or "://" not in url:
+        raise ValueError(
+            "it is no URL of a database, expected one such as sqlite:////data/studies.db or postgresql://user@host/name"
+        )
+    secrets = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True) if "pass" in name.lower()]
+    if parts.password is not None or secrets:
+        raise ValueError(
+            "the URL holds a password, which config.yaml would tell to everybody; leave it out and set the environment "
+            "variable MLIM_RAY_STORAGE_PASSWORD"
+        )

@@ -98,8 +98,15 @@ def reason(error: BaseException) -> str:
     inner = error.health_check_failure if isinstance(error, WorkerHealthCheckFailedError) else error
     if isinstance(inner, ray.exceptions.RayActorError):
         return "its node was taken away" if inner.preempted else "its process died"
-    lines = str(inner).strip().splitlines()
-    return f"{type(inner).__name__}: {lines[-1] if lines else ''}"
+    lines = str(inner).strip().splitlines() or [""]
+    if isinstance(inner, ray.exceptions.OutOfMemoryError):
+        return f"out of memory: {lines[0]}"
+    return f"{'out of memory' if _is_out_of_memory(inner) else type(inner).__name__}: {lines[-1]}"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # PyTorch's own is known by its name: loading PyTorch for it would take a second.
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def is_mistake(error: BaseException) -> bool:

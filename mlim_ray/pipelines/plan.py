@@ -127,6 +127,7 @@ def _plan_search(
         max_concurrent=search.max_concurrent_trials,
         streams=streams,
         num_workers=search.workers_per_trial,
+        gpus_per_trial=search.gpus_per_trial,
     )
     return folder, config, records, plan
 

@@ -17,12 +17,16 @@ class Stopped(ValueError):
     exit_code = RESUMABLE
 
 
+class Terminated(BaseException):
+    """SIGTERM, where what is called takes any Exception for an error of its own."""
+
+
 @contextlib.contextmanager
-def stopping(name: Callable[[], str]) -> Iterator[None]:
-    """Turn SIGTERM into Stopped, so that all that was started is ended; `name` tells what to say."""
+def stopping(name: Callable[[], str], kind: type[BaseException] = Stopped) -> Iterator[None]:
+    """Turn SIGTERM into Stopped, or another kind, so that all that was started is ended; `name` tells what to say."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped(name())
+        raise kind(name())
 
     with _handlers({signal.SIGTERM: stop}):
         yield

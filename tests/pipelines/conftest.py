@@ -11,6 +11,7 @@ import ray
 from mlim_ray.data.s3.client import client
 from tests.object_store import ObjectStore, free_ports, install
 from tests.pipelines.faulty_runs import ACCOUNT, FLAGS, FaultyRun
+from tests.pipelines.search_runs import SearchRun
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +81,18 @@ def undisturbed(fault_folder: Path) -> Iterator[FaultyRun]:
     run = FaultyRun(fault_folder, "undisturbed", FLAGS)
     try:
         run.finish()
+        yield run
+    finally:
+        run.end()
+
+
+@pytest.fixture(scope="session")
+def undisturbed_search(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearchRun]:
+    """The search that nothing happens to, one trial at a time; it has ended."""
+    folder = tmp_path_factory.mktemp("search")
+    run = SearchRun(folder, str(folder / "undisturbed"))
+    try:
+        run.start().finish()
         yield run
     finally:
         run.end()

@@ -2,91 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from mlim_ray.config import SearchRunConfig
 from mlim_ray.config.files import parse_config
 from mlim_ray.pipelines.search.space import REFERENCES
-from mlim_ray.pipelines.search.study import CONFIRMATION_NAME, STUDY_NAME
+from tests.pipelines.search_runs import SearchRun
 
 pytestmark = pytest.mark.cluster
 
-ROOT = Path(__file__).resolve().parents[2]
-EXPERIMENT = str(ROOT / "experiments" / "tune_mam.py")
-BUDGET_S = 400.0
-# One trial at a time, so that two searches of one seed are the same search.
-FLAGS = [
-    *("--data", "generated:800", "--max-samples", "2700", "--no-dashboard", "--json"),
-    *("--search.max-concurrent-trials", "1", "--probe.num-records", "64", "--probe.linear-train-records", "200"),
-    *("--train.log-every-steps", "5", "--search.num-confirm-seeds", "2"),
-]
-
-
-def start(out: Path, *flags: str, num_trials: int = 7) -> subprocess.Popen[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return subprocess.Popen(
-        [sys.executable, EXPERIMENT, *FLAGS, "--trials", str(num_trials), "--out", str(out), *flags],
-        cwd=out.parent,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
-    stdout, stderr = process.communicate(timeout=BUDGET_S)
-    assert process.returncode == 0, stderr
-    return json.loads(stdout.splitlines()[-1]), stdout + stderr
-
-
-def trials_of(search: Path, name: str = STUDY_NAME) -> list[FrozenTrial]:
-    journal = search / "study.log"
-    if not journal.exists():
-        return []
-    try:
-        storage = JournalStorage(JournalFileBackend(str(journal)))
-        return optuna.load_study(study_name=name, storage=storage).trials
-    except (KeyError, ValueError):
-        return []
-
-
-def interrupt_when(process: subprocess.Popen[str], due: Callable[[], bool], number: signal.Signals) -> None:
-    """Send a signal to the driver once `due`; the search must not have ended by itself before."""
-    tick = threading.Event()
-    for _ in range(int(BUDGET_S * 10)):
-        if due() or process.poll() is not None:
-            break
-        tick.wait(0.1)
-    assert process.poll() is None, "the search ended before it could be interrupted"
-    os.killpg(process.pid, number)
-
-
-def record(trial: FrozenTrial) -> tuple[Any, ...]:
-    return trial.number, trial.state, trial.params, trial.value, trial.intermediate_values
-
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
-    out = tmp_path_factory.mktemp("search") / "undisturbed"
-    return out, *finish(start(out))
+def undisturbed(undisturbed_search: SearchRun) -> tuple[Path, dict[str, Any], str]:
+    """Folder, summary and what was on the screen."""
+    return Path(undisturbed_search.out), undisturbed_search.summary, undisturbed_search.said
 
 
 def test_references_come_first_and_run_to_the_end(undisturbed: tuple[Path, dict[str, Any], str]) -> None:
@@ -96,22 +33,22 @@ def test_references_come_first_and_run_to_the_end(undisturbed: tuple[Path, dict[
     assert [row["state"] for row in rows[:4]] == ["COMPLETE"] * 4
     assert (rows[0]["mam.image_heavy_ratio"], rows[0]["mam.text_heavy_ratio"]) == (0.8, 0.8)
     assert (rows[1]["mam.light_probability"], rows[2]["independent.text_ratio"]) == (1.0, 0.8)
-    assert all(row["samples"] >= 2_700 for row in rows if row["state"] == "COMPLETE")
-    assert {row["trial"] for row in rows} == {trial.number for trial in trials_of(out)}
+    assert all(row["samples"] >= 216 for row in rows if row["state"] == "COMPLETE")
+    assert [row["trial"] for row in rows] == list(range(7))
     leader = summary["confirmation"]["arms"][0]["trial"]
     assert summary["best"]["trial"] == leader
     assert summary["best"]["score"] == rows[leader]["score"]
 
 
 def test_the_best_and_two_references_run_again_with_fresh_seeds(
-    undisturbed: tuple[Path, dict[str, Any], str],
+    undisturbed: tuple[Path, dict[str, Any], str], undisturbed_search: SearchRun
 ) -> None:
     out, summary, _ = undisturbed
     confirmation = summary["confirmation"]
     rows = pq.read_table(out / "trials.parquet").to_pylist()
     best = sorted((row for row in rows if row["state"] == "COMPLETE"), key=lambda row: row["score"])[:2]
     assert {arm["trial"] for arm in confirmation["arms"]} == {0, 1, *(row["trial"] for row in best)}
-    runs = trials_of(out, CONFIRMATION_NAME)
+    runs = undisturbed_search.trials("confirmation")
     assert sorted({run.user_attrs["seed"] for run in runs}) == confirmation["seeds"] == [1, 2]
     assert len(runs) == 2 * len(confirmation["arms"])
     for arm in confirmation["arms"]:
@@ -124,18 +61,26 @@ def test_the_best_and_two_references_run_again_with_fresh_seeds(
     assert means == sorted(means)
 
 
-def test_asha_stops_the_weak_at_a_rung(undisturbed: tuple[Path, dict[str, Any], str]) -> None:
-    trials = trials_of(undisturbed[0])
+def test_asha_stops_the_weak_at_a_rung(undisturbed_search: SearchRun) -> None:
+    trials = undisturbed_search.trials()
     stopped = [trial for trial in trials if trial.state == TrialState.PRUNED]
     assert stopped
     assert all(trial.user_attrs["role"] == "searched" for trial in stopped)
     rungs = {step for trial in trials[:4] for step in trial.intermediate_values}
-    assert all(max(trial.intermediate_values) in rungs and max(trial.intermediate_values) < 2_700 for trial in stopped)
+    assert all(max(trial.intermediate_values) in rungs and max(trial.intermediate_values) < 216 for trial in stopped)
 
 
 def test_a_search_leaves_what_it_promises(undisturbed: tuple[Path, dict[str, Any], str]) -> None:
     out, summary, screen = undisturbed
-    for name in ("config.yaml", "environment.json", "evaluation.json", "report.html", "best.yaml", "study.log"):
+    for name in (
+        "config.yaml",
+        "environment.json",
+        "evaluation.json",
+        "report.html",
+        "best.yaml",
+        "study.log",
+        "study.json",
+    ):
         assert (out / name).is_file(), name
     assert (out / "model" / "model.safetensors").is_file()
     assert {"out", "steps", "report", "probe", "best"} <= summary.keys()
@@ -153,34 +98,34 @@ def test_a_search_leaves_what_it_promises(undisturbed: tuple[Path, dict[str, Any
 
 
 def test_a_search_that_is_stopped_and_killed_ends_as_if_it_had_not_been(
-    undisturbed: tuple[Path, dict[str, Any], str], tmp_path: Path
+    undisturbed_search: SearchRun, tmp_path: Path
 ) -> None:
-    out = tmp_path / "disturbed"
-    stopped = start(out)
-    interrupt_when(stopped, lambda: any(trial.intermediate_values for trial in trials_of(out)), signal.SIGINT)
-    _, stderr = stopped.communicate(timeout=BUDGET_S)
-    assert stopped.returncode == 130, stderr
-    assert f"--out {out} --resume" in stderr and len(stderr.strip().splitlines()[-1:]) == 1
+    run = SearchRun(tmp_path, str(tmp_path / "disturbed"))
+    try:
+        run.start().wait_for(lambda: any(trial.intermediate_values for trial in run.trials()))
+        os.killpg(run.driver.pid, signal.SIGINT)
+        line = run.refused(130)
+        assert f"--out {run.out} --resume" in line and line in run.said
+        run.resume().wait_for_lines(run.num_lines() + 6)
+        run.driver.terminate()
+        assert run.refused(75).startswith("stopped by SIGTERM; finished trials are kept")
+        # Within the search, and within its confirmation.
+        for kind in ("search", "confirmation"):
+            run.resume().wait_for(lambda kind=kind: len(run.trials(kind)) > 3 and run.trials(kind)[-1].state.value == 0)
+            second = SearchRun(tmp_path, run.out).resume()
+            assert second.refused().startswith(f"{run.out} is in use by process {run.driver.pid} on ")
+            run.kill()
+            assert [trial.state for trial in run.trials(kind)].count(TrialState.RUNNING) <= 1
+        run.resume().finish()
+    finally:
+        run.end()
+    assert run.tables() == undisturbed_search.tables()
 
-    killed = start(out, "--resume")
-    num_reported = sum(len(trial.intermediate_values) for trial in trials_of(out))
-    interrupt_when(
-        killed,
-        lambda: sum(len(trial.intermediate_values) for trial in trials_of(out)) >= num_reported + 3,
-        signal.SIGKILL,
-    )
-    killed.communicate(timeout=BUDGET_S)
-    unfinished = [trial.number for trial in trials_of(out) if trial.state == TrialState.RUNNING]
-    assert unfinished, "the kill was to leave a trial running"
 
-    finish(start(out, "--resume"))
-    for name in (STUDY_NAME, CONFIRMATION_NAME):
-        assert list(map(record, trials_of(out, name))) == list(map(record, trials_of(undisturbed[0], name)))
-
-
-def test_streamed_trials_learn_what_resident_ones_do(
-    undisturbed: tuple[Path, dict[str, Any], str], tmp_path: Path
-) -> None:
-    finish(start(tmp_path / "streamed", "--feed", "stream", "--confirm", "false", num_trials=1))
-    streamed, resident = trials_of(tmp_path / "streamed")[0], trials_of(undisturbed[0])[0]
-    assert streamed.intermediate_values == resident.intermediate_values
+def test_streamed_trials_learn_what_resident_ones_do(undisturbed_search: SearchRun, tmp_path: Path) -> None:
+    run = SearchRun(tmp_path, str(tmp_path / "streamed"))
+    try:
+        run.start("--feed", "stream", "--confirm", "false", "--trials", "1").finish()
+    finally:
+        run.end()
+    assert run.trials()[0].intermediate_values == undisturbed_search.trials()[0].intermediate_values

@@ -5,10 +5,9 @@ from typing import Any
 
 import ray
 import ray.train.torch
-import torch
 
 from mlim_ray.pipelines.search.trial_job import TrialJob
-from mlim_ray.pipelines.search.trial_training import Measures, TrialTraining
+from mlim_ray.pipelines.search.trial_training import TrialTraining
 from mlim_ray.pipelines.stop_flag import TrainControl
 from mlim_ray.training.distributed import rank
 
@@ -31,9 +30,8 @@ def train_trial(settings: dict[str, Any]) -> None:
     """
     task: GroupTask = settings["task"]
     job, relay = task.job, task.relay
-    torch.set_num_threads(job.num_threads)
     records = None if job.resident is None else ray.get(job.resident)
-    training = TrialTraining(job, task.trial, ray.train.torch.get_device(), records, Measures(job))
+    training = TrialTraining(job, task.trial, ray.train.torch.get_device(), records, ray.get(job.measurer))
     control = TrainControl(None, training.config.train.report_every_s)
     is_first = rank() == 0
     if is_first:

@@ -1,17 +1,16 @@
 """The main job: search masking, loss weight and learning rate, confirm the best, and say what may be claimed."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from mlim_ray.config import SearchRunConfig
 from mlim_ray.config.files import config_text
 from mlim_ray.data.lease import Lease
-from mlim_ray.pipelines.cluster import Cluster, connect
+from mlim_ray.pipelines.cluster import LOCAL, Cluster, connect
 from mlim_ray.pipelines.feed import put_resident
 from mlim_ray.pipelines.measure import make_yardstick
 from mlim_ray.pipelines.plan import budget, check_search, describe_search
@@ -19,14 +18,21 @@ from mlim_ray.pipelines.request import RunRequest
 from mlim_ray.pipelines.resources import WorkerPlan, plan_search
 from mlim_ray.pipelines.search.conclusion import leader_of, measure_all, summary, tell, write_conclusion
 from mlim_ray.pipelines.search.confirmation import arms_of, conclude
-from mlim_ray.pipelines.search.execute import run_trials
-from mlim_ray.pipelines.search.journal import open_journal, sync_journal
+from mlim_ray.pipelines.search.database import open_database
+from mlim_ray.pipelines.search.execute import SearchEnded, run_trials
+from mlim_ray.pipelines.search.gauges import SetGauges
+from mlim_ray.pipelines.search.importance import knob_importance
+from mlim_ray.pipelines.search.live_page import LivePage
 from mlim_ray.pipelines.search.results import ranked, trial_result
+from mlim_ray.pipelines.search.search_watch import SearchWatch
+from mlim_ray.pipelines.search.sole import only_search
 from mlim_ray.pipelines.search.space import Parameters
 from mlim_ray.pipelines.search.study import ConfirmationStudy, SearchStudy, TrialStudy, parameters_of, seed_of
+from mlim_ray.pipelines.search.study_store import StudyStore, open_store
 from mlim_ray.pipelines.search.trial_job import CONFIRMATION, TRIALS
 from mlim_ray.pipelines.setting import Setting, check_places, open_setting
-from mlim_ray.reporting.progress import Stage, say
+from mlim_ray.pipelines.signals import Stopped, Terminated, stopping
+from mlim_ray.reporting.progress import say
 from mlim_ray.training.init_from import has_begun, start_trials
 from mlim_ray.training.run_folder import RunFolder, claim_folder
 
@@ -42,18 +48,37 @@ def search(request: RunRequest[SearchRunConfig]) -> dict[str, Any]:
     if request.dry_run:
         return describe_search(request)
     check_search(request)
+    database = request.config.search.storage
+    if database is not None:
+        open_database(database).engine.dispose()
     folder = claim_folder(request.out, EXPERIMENT, resume=request.resume, overwrite=request.overwrite)
     if request.resume and folder.is_finished and not _asks_for_more(folder, request.config):
         say(f"{folder.path} is finished already; its page: {folder.file('report.html')}")
         return summary(folder, folder.read_json("evaluation.json"))
     say(f"run folder: {folder.path}")
     say(f"budget: {budget(request.config.search)}")
-    with Lease(folder.path), connect(request.address, dashboard=request.dashboard) as cluster:
+    job = {
+        "job_name": os.path.basename(folder.path),
+        "run_folder": folder.anywhere,
+        "data": request.data,
+        "trials": str(request.config.search.num_trials),
+    }
+    # Ray takes SIGTERM over when it is joined.
+    with (
+        _resumable(folder, request),
+        stopping(str, Terminated),
+        Lease(folder.path),
+        connect(request.address, dashboard=request.dashboard, job=job) as cluster,
+        stopping(str, Terminated),
+        only_search(folder.path, request.address),
+    ):
         if cluster.dashboard_url is not None:
             say(cluster.dashboard_line)
         check_places(request.data, request.out, cluster)
         setting = _for_budget(open_setting(request, cluster, folder, auto_feed="resident"))
         plan = _plan(setting, cluster)
+        for line in plan.lines(cluster):
+            say(line)
         folder.write_text("config.yaml", config_text(setting.config))
         folder.write_json(
             "environment.json",
@@ -61,8 +86,9 @@ def search(request: RunRequest[SearchRunConfig]) -> dict[str, Any]:
         )
         if setting.config.model.init_from is not None and not has_begun(folder):
             say(start_trials(folder, setting.config, setting.prepared))
-        with open_journal(folder) as journal, _resumable(folder):
-            return _run(folder, journal, setting, plan)
+        gauges = SetGauges(setting.prepared.manifest.counts.rejected)
+        with contextlib.closing(gauges), open_store(folder, database) as store:
+            return _run(folder, store, setting, plan)
 
 
 def _for_budget(setting: Setting[SearchRunConfig]) -> Setting[SearchRunConfig]:
@@ -78,37 +104,41 @@ def _plan(setting: Setting[SearchRunConfig], cluster: Cluster) -> WorkerPlan:
         cluster,
         max_concurrent=search.max_concurrent_trials,
         streams=setting.streams,
+        gpus_per_trial=search.gpus_per_trial,
         num_workers=search.workers_per_trial,
     )
 
 
 def _asks_for_more(folder: RunFolder, config: SearchRunConfig) -> bool:
-    """Whether a finished search is to run more trials, or to be confirmed after all."""
+    """Whether a finished search is to run more trials, or to be confirmed after all or with more seeds."""
     before = folder.read_json("evaluation.json")
-    wants_confirmation = config.search.confirm and before["confirmation"] is None
-    return len(before["trials"]) < config.search.num_trials or wants_confirmation
+    if len(before["trials"]) < config.search.num_trials:
+        return True
+    num_seeds = 0 if before["confirmation"] is None else len(before["confirmation"]["seeds"])
+    return config.search.confirm and num_seeds < config.search.num_confirm_seeds
 
 
-def _run(folder: RunFolder, journal: str, setting: Setting[SearchRunConfig], plan: WorkerPlan) -> dict[str, Any]:
+def _run(folder: RunFolder, store: StudyStore, setting: Setting[SearchRunConfig], plan: WorkerPlan) -> dict[str, Any]:
     """Run what is left of the search and of its confirmation, measure every model, and write the answer."""
     config, prepared = setting.config, setting.prepared
     yardstick = make_yardstick.remote(config, prepared, plan.threads_per_worker)
     resident = None if setting.streams else put_resident(prepared, skips_damaged=config.feed.skips_damaged)
-    database = JournalStorage(JournalFileBackend(journal))
     objectives = config.search.objectives
 
-    def run(stage: Stage, study: TrialStudy, kind: str) -> None:
+    def run(kind: str) -> None:
+        watch.update(study.trials())
         run_trials(folder, setting, plan, study, kind, resident)
-        _show(stage, study)
 
     def on_change() -> None:
-        sync_journal(folder, journal)
-        _show(stage, study)
+        store.on_change()
+        watch.update(study.trials())
+        page.update(searched.trials(), "searching" if study is searched else "confirming")
 
+    page = LivePage(folder, config)
     study: TrialStudy
-    with Stage("search", config.search.num_trials, "trials") as stage:
-        study = searched = SearchStudy(database, config, on_change)
-        run(stage, study, TRIALS)
+    study = searched = SearchStudy(store.storage, config, on_change, store.names.search)
+    with SearchWatch(folder, config.search, TRIALS, study.num_trials) as watch:
+        run(TRIALS)
     results = [trial_result(trial, objectives) for trial in searched.trials()]
     if not ranked(results):
         raise ValueError(
@@ -119,9 +149,9 @@ def _run(folder: RunFolder, journal: str, setting: Setting[SearchRunConfig], pla
     confirmation = None
     arms = arms_of(results) if config.search.confirm else []
     if len(arms) > 1:
-        with Stage("confirm", len(arms) * config.search.num_confirm_seeds, "runs") as stage:
-            study = confirmed = ConfirmationStudy(database, config, arms, on_change)
-            run(stage, study, CONFIRMATION)
+        study = confirmed = ConfirmationStudy(store.storage, config, arms, on_change, store.names.confirmation)
+        with SearchWatch(folder, config.search, CONFIRMATION, study.num_trials) as watch:
+            run(CONFIRMATION)
         runs = measure_all(folder, setting, plan, yardstick, _whole(confirmed), CONFIRMATION)
         evaluations = {number: entry.evaluation for number, entry in runs.items()}
         confirmation = conclude(arms, confirmed.seeds, confirmed.trials(), objectives, evaluations)
@@ -131,7 +161,8 @@ def _run(folder: RunFolder, journal: str, setting: Setting[SearchRunConfig], pla
         trial_result(trial, objectives, measured[trial.number].evaluation if trial.number in measured else None)
         for trial in searched.trials()
     ]
-    evaluation = write_conclusion(folder, setting, results, measured, confirmation)
+    importance = knob_importance(searched.trials(), objectives)
+    evaluation = write_conclusion(folder, setting, results, measured, confirmation, importance)
     tell(folder, evaluation, results)
     return summary(folder, evaluation)
 
@@ -142,21 +173,24 @@ def _whole(study: TrialStudy) -> dict[int, tuple[Parameters, int]]:
     return {trial.number: (parameters_of(trial), seed_of(trial)) for trial in whole}
 
 
-def _show(stage: Stage, study: TrialStudy) -> None:
-    trials = study.trials()
-    scores = [trial.values[0] for trial in trials if trial.state == TrialState.COMPLETE]
-    running = len(study.unfinished())
-    extra = {"best": min(scores)} if scores else {}
-    stage.advance(len(trials) - running, running=running, **extra)
-
-
 @contextlib.contextmanager
-def _resumable(folder: RunFolder) -> Iterator[None]:
-    """Say how to go on when a person stops the search."""
+def _resumable(folder: RunFolder, request: RunRequest[SearchRunConfig]) -> Iterator[None]:
+    """Say how to go on where a search is stopped, or has to stop."""
     try:
         yield
     except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(
-            "stopped; finished trials are kept and unfinished ones continue from their last rung with: "
-            f"python experiments/tune_mam.py --out {folder.path} --resume"
-        ) from error
+        raise KeyboardInterrupt(f"stopped; {_how_to_go_on(folder, request)}") from error
+    except Terminated as error:
+        raise Stopped(f"stopped by SIGTERM; {_how_to_go_on(folder, request)}") from error
+    except SearchEnded as error:
+        raise Stopped(f"{error}; see to that; {_how_to_go_on(folder, request)}") from error
+
+
+def _how_to_go_on(folder: RunFolder, request: RunRequest[SearchRunConfig]) -> str:
+    if not folder.exists:
+        return "the search had not begun: give the same command again"
+    where = "" if request.address == LOCAL else f" --address {request.address}"
+    return (
+        "finished trials are kept and unfinished ones continue from their last rung with: "
+        f"python experiments/tune_mam.py --out {folder.path} --resume{where}"
+    )

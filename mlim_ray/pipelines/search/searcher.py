@@ -3,13 +3,17 @@
 import math
 from typing import Any, NamedTuple
 
+import ray.cloudpickle as cloudpickle
 from optuna.trial import TrialState
+from ray.exceptions import OutOfMemoryError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from mlim_ray.config import SearchConfig
-from mlim_ray.pipelines.search.study import TrialStudy, rank_score, role_of, rungs_of
+from mlim_ray.pipelines.failures import reason
+from mlim_ray.pipelines.search.study import Begun, TrialStudy, rank_score, role_of, rungs_of
+from mlim_ray.reporting.progress import say
 
 SCORE, SAMPLES, NUMBER, ROLE, PARAMETERS, SEED, REPORTED = (
     "score",
@@ -20,9 +24,12 @@ SCORE, SAMPLES, NUMBER, ROLE, PARAMETERS, SEED, REPORTED = (
     "seed",
     "reported_samples",
 )
+FAULT, IS_OUTSIDE = "fault", "is_outside"
+"""Of the result of a trial that met a mistake: the reason, and whether all trials would meet it."""
+_FAILURE, _LOW_MEMORY = "Failure # ", "the node running low on memory"
+"""Words of Tune's file of errors: before each of them, and of the one that it keeps as text alone."""
 _MEASURE = "measures/"
 """Tune hands on what is nested as one name with slashes."""
-_MOST_OF_A_REASON = 500
 
 
 def tune_result(samples: int, score: float, measures: dict[str, float]) -> dict[str, Any]:
@@ -47,7 +54,7 @@ class StudySearch(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's config, or FINISHED."""
-        begun = self._study.take_up(self._unfinished.pop(0)) if self._unfinished else self._study.begin()
+        begun = self._study.unless_stopped(self._begin)
         if begun is None:
             return str(Searcher.FINISHED)
         self._number_of[trial_id] = begun.number
@@ -62,14 +69,23 @@ class StudySearch(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Close the trial: complete, pruned if it stopped short, failed where it has no finite score.
 
-        One that ended with an error was closed by the scheduler, which knows it.
+        Where the search ends for what lies outside of its trials, they stay as they are, to be taken up again.
         """
-        number = self._number_of.pop(trial_id)
-        if error:
+        number, result = self._number_of.pop(trial_id), result or {}
+        if result.get(IS_OUTSIDE):
+            self._study.stop(result[FAULT])
+        self._study.unless_stopped(lambda: self._close(number, result, has_failed=error))
+
+    def _begin(self) -> Begun | None:
+        return self._study.take_up(self._unfinished.pop(0)) if self._unfinished else self._study.begin()
+
+    def _close(self, number: int, result: dict[str, Any], *, has_failed: bool) -> None:
+        if has_failed:
+            self._study.finish(number, TrialState.FAIL, self._study.last_fault(number))
             return
-        measures = measures_in(result or {})
-        if result is None or not measures:
-            self._study.finish(number, TrialState.FAIL, "it ended before its first score")
+        measures = measures_in(result)
+        if FAULT in result or not measures:
+            self._study.finish(number, TrialState.FAIL, result.get(FAULT, "it ended before its first score"))
             return
         samples, score = int(result[SAMPLES]), float(result[SCORE])
         if not math.isfinite(score):
@@ -121,11 +137,17 @@ class StudyAsha(ASHAScheduler):
                     bracket.on_result(_entry(trial.number), step, -score)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Whether a trial goes on; the references always do."""
+        """Whether a trial goes on; the references always do, and none where the search is to end."""
         number, samples, score = trial.config[NUMBER], int(result[SAMPLES]), float(result[SCORE])
         if not math.isfinite(score):
             return str(TrialScheduler.STOP)
-        self._study.report(number, samples, measures_in(result))
+        measures = measures_in(result)
+        verdict = self._study.unless_stopped(lambda: self._judge(number, samples, score, measures))
+        return str(TrialScheduler.STOP) if verdict is None else verdict
+
+    def _judge(self, number: int, samples: int, score: float, measures: dict[str, float]) -> str:
+        """Record a score, then say what it means."""
+        self._study.report(number, samples, measures)
         if samples >= self._max_t:
             return str(TrialScheduler.STOP)
         verdict = self._brackets[0].on_result(_entry(number), samples, -score)
@@ -133,9 +155,13 @@ class StudyAsha(ASHAScheduler):
         return str(TrialScheduler.CONTINUE) if goes_on else str(verdict)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """Close a trial whose process failed for the last time, with the reason."""
+        """Remember why a trial's process failed; Tune calls this before each new try too."""
         self._trial_info.pop(trial.trial_id, None)
-        self._study.finish(trial.config[NUMBER], TrialState.FAIL, _reason(trial))
+        number, fault = trial.config[NUMBER], _reason(trial)
+        self._study.note_fault(number, fault)
+        # Tune has marked a trial that it starts again; one that has failed for good is marked later.
+        if trial.status == Trial.ERROR:
+            say(f"trial {number}: {fault}: it starts again from its last rung")
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """The study has the last score already."""
@@ -143,11 +169,17 @@ class StudyAsha(ASHAScheduler):
 
 
 def _reason(trial: Trial) -> str:
-    """The error in one line, without the way that it took through Ray."""
-    error = trial.get_pickled_error() or trial.get_error()
-    cause = getattr(error, "cause", None) or error
-    lines = str(cause).strip().splitlines() or [""]
-    return f"{type(cause).__name__}: {lines[-1]}"[:_MOST_OF_A_REASON]
+    """The last error in one line, without the way that it took through Ray."""
+    # Tune's own way reads copies of its files, which are not there yet.
+    with open(trial.error_file, encoding="utf-8") as file:
+        text = file.read().rpartition(_FAILURE)[2].partition("\n")[2].strip()
+    if _LOW_MEMORY in text:
+        return reason(OutOfMemoryError(text))
+    if trial.pickled_error_file is None:
+        return text.splitlines()[-1]
+    with open(trial.pickled_error_file, "rb") as file:
+        error = cloudpickle.load(file)
+    return reason(getattr(error, "cause", None) or error)
 
 
 def _entry(number: int) -> _RungEntry:

@@ -8,15 +8,18 @@ taken up first, under their own number.
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from mlim_ray.config import SearchRunConfig
 from mlim_ray.config.score import Objective
+from mlim_ray.pipelines.search.database import plain_cause
 from mlim_ray.pipelines.search.space import (
     REFERENCES,
     Parameters,
@@ -25,6 +28,8 @@ from mlim_ray.pipelines.search.space import (
     reference_parameters,
     suggest,
 )
+
+Result = TypeVar("Result")
 
 STUDY_NAME = "mlim_ray"
 CONFIRMATION_NAME = "mlim_ray-confirmation"
@@ -72,6 +77,9 @@ class TrialStudy(ABC):
         # All that is asked for was decided before; whatever samples here is never heard.
         self._study.sampler = RandomSampler()
         self._open: dict[int, optuna.Trial] = {}
+        self._faults: dict[int, str] = {}
+        self.stopped_by: str | None = None
+        """what ends the search before its budget, and lies outside of its trials"""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
@@ -101,6 +109,31 @@ class TrialStudy(ABC):
         """Numbers of the trials that were running when the last driver ended."""
         return [trial.number for trial in self.trials() if trial.state == TrialState.RUNNING]
 
+    def stop(self, reason: str) -> None:
+        """End the search: no trial is begun or closed from now on, and the next start takes up those that run."""
+        self.stopped_by = self.stopped_by or reason
+
+    def unless_stopped(self, act: Callable[[], Result]) -> Result | None:
+        """What `act` gives; None where the search is to end, or ends because the storage fails.
+
+        Tune would take such an error for one of the trial.
+        """
+        if self.stopped_by is not None:
+            return None
+        try:
+            return act()
+        except (OSError, StorageInternalError, SQLAlchemyError) as error:
+            self.stop(f"the study cannot be kept: {plain_cause(error)}")
+            return None
+
+    def note_fault(self, number: int, reason: str) -> None:
+        """Remember why a trial's process failed, should there be no further try."""
+        self._faults[number] = reason
+
+    def last_fault(self, number: int) -> str | None:
+        """Why a trial's process failed."""
+        return self._faults.get(number)
+
     @property
     def is_complete(self) -> bool:
         """Whether every trial of the budget has ended."""
@@ -117,13 +150,16 @@ class TrialStudy(ABC):
             # In one write: a driver that dies here or later leaves a trial that knows all it is to run.
             self._study.enqueue_trial(dict(plan.parameters), user_attrs=attributes)
         self._study.ask()
-        return self.take_up(number)
+        begun = self.take_up(number)
+        self._on_change()
+        return begun
 
     def take_up(self, number: int) -> Begun:
         """A trial that was asked for, by this driver or by the last one, under its own number."""
         frozen = self.trials()[number]
         trial = self._open[number] = optuna.trial.Trial(self._study, frozen._trial_id)
         self._tell_sampler(trial, parameters_of(frozen))
+        self._on_change()
         return Begun(number, parameters_of(frozen), role_of(frozen), seed_of(frozen))
 
     def last_samples(self, number: int) -> int:
@@ -158,15 +194,17 @@ class TrialStudy(ABC):
 class SearchStudy(TrialStudy):
     """The references, then what the sampler proposes."""
 
-    def __init__(self, storage: BaseStorage, config: SearchRunConfig, on_change: Callable[[], None]) -> None:
-        super().__init__(STUDY_NAME, storage, config.search.objectives, on_change)
+    def __init__(
+        self, storage: BaseStorage, config: SearchRunConfig, on_change: Callable[[], None], name: str = STUDY_NAME
+    ) -> None:
+        super().__init__(name, storage, config.search.objectives, on_change)
         self._config = config
         self._space = config.dimensions
 
     @property
     def num_trials(self) -> int:
-        """The references included."""
-        return self._config.search.num_trials
+        """The references included; what was begun is never given up, should fewer be asked for later."""
+        return max(self._config.search.num_trials, len(self.trials()))
 
     def _next(self, number: int) -> _Plan:
         seed = self._config.train.seed
@@ -212,8 +250,9 @@ class ConfirmationStudy(TrialStudy):
         config: SearchRunConfig,
         arms: Sequence[Arm],
         on_change: Callable[[], None],
+        name: str = CONFIRMATION_NAME,
     ) -> None:
-        super().__init__(CONFIRMATION_NAME, storage, config.search.objectives, on_change)
+        super().__init__(name, storage, config.search.objectives, on_change)
         self.seeds = [config.train.seed + 1 + number for number in range(config.search.num_confirm_seeds)]
         known = [(arm_of(trial), seed_of(trial)) for trial in self.trials()]
         wanted = [(arm, seed) for seed in self.seeds for arm in arms]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from mlim_ray.config import SearchRunConfig
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.records import Records
+from mlim_ray.evaluation.measures import Measurer
 from mlim_ray.pipelines.search.searcher import tune_result
 from mlim_ray.pipelines.search.study import rank_score
 from mlim_ray.training.run_folder import RunFolder
@@ -34,6 +35,8 @@ class TrialJob:
     """of each worker"""
     resident: "ray.ObjectRef[Records] | None"
     """the training split in shared memory; None streams it"""
+    measurer: "ray.ObjectRef[Measurer]"
+    """what measures a trial, in shared memory as well"""
 
     def result(self, entry: Entry) -> dict[str, Any]:
         """What Tune is told of a rung."""

@@ -9,11 +9,13 @@ from mlim_ray.config import SearchRunConfig
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.records import Records
 from mlim_ray.evaluation.measures import Measurer
-from mlim_ray.model import MlimModel
 from mlim_ray.pipelines.feed import stream_batches
-from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, SEED
+from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, ROLE, SEED
 from mlim_ray.pipelines.search.space import trial_config
+from mlim_ray.pipelines.search.study import rank_score
 from mlim_ray.pipelines.search.trial_job import Entry, TrialJob, trial_folder
+from mlim_ray.pipelines.search.trial_label import TrialLabel
+from mlim_ray.pipelines.search.trial_watch import TrialWatch
 from mlim_ray.training.batch import Batch
 from mlim_ray.training.build import build_trainer, run_masking
 from mlim_ray.training.checkpoint_policy import CheckpointPolicy
@@ -22,28 +24,13 @@ from mlim_ray.training.distributed import num_workers, rank, wait_for_all
 from mlim_ray.training.init_from import load_start_of_trials
 from mlim_ray.training.left_out import LeftOutLog
 from mlim_ray.training.metrics import MetricsWriter
+from mlim_ray.training.process_state import begin_afresh
 from mlim_ray.training.run_folder import RunFolder
 from mlim_ray.training.stream import ShardReader, resident_batches, stream_order
 from mlim_ray.training.trainer import Trainer
 
 _HISTORY = "history"
 _POLICY = CheckpointPolicy(num_kept=1)
-
-
-class Measures:
-    """What is measured of a trial's model at a rung; its held-out records are read once, for all trials."""
-
-    def __init__(self, job: TrialJob) -> None:
-        self._job = job
-        self._measurer: Measurer | None = None
-
-    def __call__(self, model: MlimModel) -> dict[str, float]:
-        """The measures by name."""
-        job = self._job
-        if self._measurer is None:
-            objectives = job.config.search.objectives
-            self._measurer = Measurer(job.prepared, job.config, objectives, model.config.num_cells)
-        return self._measurer(model)
 
 
 class TrialTraining:
@@ -56,7 +43,7 @@ class TrialTraining:
         trial: what Tune hands to this one.
         device: where it trains.
         records: the training split in shared memory; None streams it.
-        measures: asked by the first worker.
+        measurer: asked by the first worker.
     """
 
     def __init__(
@@ -65,11 +52,12 @@ class TrialTraining:
         trial: dict[str, Any],
         device: torch.device,
         records: Records | None,
-        measures: Measures,
+        measurer: Measurer,
     ) -> None:
         self._job = job
-        self._measures = measures
+        self._measurer = measurer
         self.config = _for_budget(trial_config(job.config, trial[PARAMETERS], trial[SEED]), job.prepared)
+        begin_afresh(self.config.train.seed, job.num_threads)
         folder = trial_folder(job.search, job.kind, trial[NUMBER])
         self._checkpoints = folder.checkpoints(_POLICY)
         self._trainer: Trainer = build_trainer(self.config, job.prepared, device)
@@ -85,6 +73,8 @@ class TrialTraining:
         # Nobody may forget an old checkpoint before all have read it.
         wait_for_all()
         self._metrics = MetricsWriter(folder.path, self._trainer.step) if rank() == 0 else None
+        label = TrialLabel(job.kind, trial[NUMBER], trial[ROLE], trial[SEED], trial[PARAMETERS])
+        self._watch = TrialWatch(job.search, label, self._trainer.step) if rank() == 0 else None
         self._left_out = LeftOutLog(folder.path, job.prepared, self._trainer.step)
         self._batches = self._feed(records)
 
@@ -108,21 +98,34 @@ class TrialTraining:
             if trainer.step < stop_step:
                 self._save(self._state())
 
-        report = self._metrics.write if self._metrics is not None else lambda line: None
-        trainer.run(self._batches, stop_step, report=report, save=save, control=control)
+        trainer.run(self._batches, stop_step, report=self._report, save=save, control=control)
         state = self._state()
         samples = trainer.order.samples_at(stop_step)
-        measures = self._measures(trainer.model) if rank() == 0 else {}
+        measures = self._measurer(trainer.model) if rank() == 0 else {}
         entry = (samples, measures)
         self.history.append(entry)
         self._save(state)
+        if self._watch is not None:
+            self._watch.scored(stop_step, rank_score(self._job.config.search.objectives, measures), measures)
         return entry
 
+    def name_process(self) -> None:
+        """Show which trial this process runs."""
+        if self._watch is not None:
+            self._watch.name_process()
+
     def close(self) -> None:
-        """Let go of the feed."""
+        """Let go of the feed, and of what is shown."""
         close = getattr(self._batches, "close", None)
         if close is not None:
             close()
+        if self._watch is not None:
+            self._watch.close()
+
+    def _report(self, line: dict[str, Any]) -> None:
+        if self._metrics is not None and self._watch is not None:
+            self._metrics.write(line)
+            self._watch.write(line)
 
     def _state(self) -> dict[str, Any]:
         """What a checkpoint holds beside weights and history; all workers take part."""
