@@ -18,7 +18,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from mlim_ray.pipelines.failures import read_restarts
-from mlim_ray.pipelines.search.study import STUDY_NAME, rungs_of
+from mlim_ray.pipelines.search.study import rungs_of
 from tests.pipelines.own_ray import NUM_CPUS, OwnRay
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1_800)]
@@ -59,7 +59,12 @@ class Search:
         """As the journal has them."""
         try:
             storage = JournalStorage(JournalFileBackend(str(self.out / "study.log")))
-            return optuna.load_study(study_name=STUDY_NAME, storage=storage).trials
+            # Without a confirmation there is one, under a name of its own.
+            return [
+                trial
+                for name in optuna.get_all_study_names(storage)
+                for trial in optuna.load_study(study_name=name, storage=storage).trials
+            ]
         except (FileNotFoundError, KeyError, ValueError):
             return []
 
