@@ -9,12 +9,16 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
 # Passed on to the program that a target runs: make tune ARGS="--trials 12", make test ARGS="-k masking"
 ARGS ?=
+# Test files that run at a time; one (make test TESTS_AT_ONCE=0) shows what they print as they go.
+TESTS_AT_ONCE ?= 2
 # Passed on to pip: make setup PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 # Errors only: a second index or an old pip must not clutter the first screen that somebody sees.
+# A file's tests stay together: they share what is costly to make.
+PYTEST = $(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input $(PIP_ARGS) -c constraints.txt
 
 .PHONY: help setup setup-dev tune test test-core torture check format clean
@@ -39,14 +43,14 @@ tune: setup ## search the best masking on a generated catalogue (or ARGS="--data
 # pytest's exit code 5 says that no test was selected: no failure as long as the other half had one.
 test: setup-dev ## all tests: first those without Ray, then those with it
 	@core=0; cluster=0; \
-	echo "== core tests"; $(BIN)/python -m pytest -m "not cluster and not torture" $(ARGS) || core=$$?; \
-	echo "== cluster tests"; $(BIN)/python -m pytest -m "cluster and not torture" $(ARGS) || cluster=$$?; \
+	echo "== core tests"; $(PYTEST) -m "not cluster and not torture" $(ARGS) || core=$$?; \
+	echo "== cluster tests"; $(PYTEST) -m "cluster and not torture" $(ARGS) || cluster=$$?; \
 	say() { case $$1 in 0) echo passed;; 5) echo "none selected";; *) echo "FAILED (pytest exit code $$1)";; esac; }; \
 	echo "== core tests: $$(say $$core); cluster tests: $$(say $$cluster)"; \
 	case "$$core $$cluster" in "0 0"|"0 5"|"5 0") exit 0;; *) exit 1;; esac
 
 test-core: setup-dev ## the quick tests, which start no Ray
-	@$(BIN)/python -m pytest -m "not cluster and not slow and not torture" $(ARGS)
+	@$(PYTEST) -m "not cluster and not slow and not torture" $(ARGS)
 
 # MLIM_RAY_KILLS=5 make torture: fewer kills of the run on real records than 50
 torture: setup-dev ## what servers and processes do to us, many times over: an hour

@@ -1,6 +1,7 @@
 """A real S3 server on loopback for tests: OpenStack Swift with its S3 interface, one process a service."""
 
 import contextlib
+import fcntl
 import getpass
 import os
 import secrets
@@ -188,10 +189,13 @@ def install(folder: Path) -> Path:
     Raises subprocess.CalledProcessError if it cannot be installed.
     """
     python = folder / "bin" / "python"
-    if not (folder / "bin" / "swift-proxy-server").exists():
-        venv.create(folder, with_pip=True, clear=True)
-        command = [python, "-m", "pip", "install", "--quiet", SWIFT]
-        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": ""})
+    with open(folder.parent / f"{folder.name}.lock", "w") as lock:
+        # Two test files may ask at a time.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "bin" / "swift-proxy-server").exists():
+            venv.create(folder, with_pip=True, clear=True)
+            command = [python, "-m", "pip", "install", "--quiet", SWIFT]
+            subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": ""})
     return python
 
 

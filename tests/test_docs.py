@@ -59,6 +59,8 @@ NOT_RUN = {
     ("ray", "attach"): "needs a cluster",
     ("ray", "dashboard"): "needs a cluster",
     ("ray", "down"): "needs a cluster",
+    ("prometheus",): "runs until it is stopped; tests/pipelines/test_watching.py starts it",
+    ("tensorboard",): "runs until it is stopped",
 }
 
 _BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)

@@ -69,6 +69,7 @@ def parse_search(
     add_shorthand(group, type(base), "--workers-per-trial", "search.workers_per_trial", base)
     add_shorthand(group, type(base), "--score", "search.score", base)
     add_shorthand(group, type(base), "--confirm", "search.confirm", base)
+    add_shorthand(group, type(base), "--price-per-hour", "search.price_per_hour", base)
     group.add_argument(
         "--space",
         metavar="S",
@@ -79,11 +80,7 @@ def parse_search(
     check_readable(parsed.out)
     config = apply_knobs(_with_space(_resumed(parsed, base), parsed.space), parsed)
     num_workers = config.search.workers_per_trial
-    if num_workers > 1:
-        raise ValueError(
-            f"--workers-per-trial: given {num_workers}, expected 1; several workers per trial come "
-            "with a later release: use 1"
-        )
+    _check_workers(num_workers, config, "--workers-per-trial")
     return _request(config, parsed, num_workers)
 
 
@@ -236,7 +233,7 @@ def _workers(text: str) -> tuple[int | None, int]:
     return least, most
 
 
-def _check_workers(num_workers: int, config: PretrainConfig) -> None:
+def _check_workers(num_workers: int, config: PretrainConfig, workers_flag: str = "--workers") -> None:
     """More workers than lanes or records of a batch would leave some without work."""
     for limit, name, flag in (
         (config.feed.num_lanes, "lanes of the feed", "--feed.num-lanes"),
@@ -244,7 +241,7 @@ def _check_workers(num_workers: int, config: PretrainConfig) -> None:
     ):
         if num_workers > limit:
             raise ValueError(
-                f"--workers: given {num_workers}, expected at most {limit}, the {name}; use fewer or raise {flag}"
+                f"{workers_flag}: given {num_workers}, expected at most {limit}, the {name}; use fewer or raise {flag}"
             )
 
 

@@ -1,6 +1,6 @@
 """What a search tries, how long, and how it stops the weak."""
 
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, field_validator
@@ -45,8 +45,14 @@ class SearchConfig(Section):
     MLIM_RAY_STORAGE_PASSWORD; none: a journal file in the run folder"""
     max_concurrent_trials: int = Field(0, ge=0)
     """trials at a time; 0: as many as the CPUs or GPUs allow"""
+    gpus_per_trial: float = Field(1.0, ge=0.01, le=1.0)
+    """share of a GPU that a trial of one worker takes, and of its memory: 0.25 lets four run on each; without GPUs a
+    trial takes a CPU"""
     workers_per_trial: int = Field(1, ge=1)
     """training workers of one trial"""
+    price_per_hour: Annotated[float, Field(gt=0.0)] | None = None
+    """what an hour of the whole cluster costs, in any currency: the console then tells what is spent; none: it does
+    not"""
 
     @property
     def rungs(self) -> list[int]:

@@ -1,10 +1,12 @@
 """Start a Ray of our own or join one, quietly, and know what it has (contract C9)."""
 
 import contextlib
+import functools
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +21,18 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Tune's own state, which grows with every trial, is written at the beginning and the end: nothing reads it.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
 }
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
+import ray._private.parameter  # noqa: E402
 import ray._private.worker  # noqa: E402
 import ray.data  # noqa: E402
+import ray.job_config  # noqa: E402
+from ray._private.authentication.authentication_utils import is_token_auth_enabled  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +51,16 @@ class Cluster:
     num_nodes: int
     object_store_bytes: float
     dashboard_url: str | None
+    asks_for_token: bool = False
+    """whether Ray's token authentication guards the dashboard"""
 
     @property
     def dashboard_line(self) -> str:
-        """What to tell a person about the dashboard; Ray's token authentication guards it."""
-        return f"Ray dashboard: {self.dashboard_url} (it asks for the token that `ray get-auth-token` prints)"
+        """What to tell a person about the dashboard: where it is, and how to log in."""
+        line = f"Ray dashboard: {self.dashboard_url}"
+        if self.asks_for_token:
+            line += f" (it asks for the token that `{_ray_program()} get-auth-token` prints)"
+        return line
 
 
 def local_num_cpus() -> int:
@@ -65,25 +77,33 @@ def this_machine() -> Cluster:
 
 
 @contextlib.contextmanager
-def connect(address: str, *, dashboard: bool = True) -> Iterator[Cluster]:
+def connect(address: str, *, dashboard: bool = True, job: Mapping[str, str] | None = None) -> Iterator[Cluster]:
     """Connect to the Ray at `address`, or to one of our own for "local", until the block ends.
+
+    Args:
+        address: of the head node, or `local`.
+        dashboard: start it with a Ray of our own.
+        job: what the dashboard says of this job, by name; `job_name` is what it is called.
 
     Raises:
         ValueError: there is no Ray at `address`.
     """
     quiet()
+    job_config = ray.job_config.JobConfig(metadata=dict(job or {}))
     if address == LOCAL:
-        context = ray.init(
-            address=LOCAL,
-            num_cpus=local_num_cpus(),
-            include_dashboard=dashboard,
-            object_store_memory=_store_bytes(),
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with _any_agent_port():
+            context = ray.init(
+                address=LOCAL,
+                num_cpus=local_num_cpus(),
+                include_dashboard=dashboard,
+                object_store_memory=_store_bytes(),
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                job_config=job_config,
+            )
     else:
         try:
-            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, job_config=job_config)
         except ConnectionError as error:
             raise ValueError(
                 f"--address {address}: no Ray answers there; check the address, or leave it out for a local Ray"
@@ -96,9 +116,25 @@ def connect(address: str, *, dashboard: bool = True) -> Iterator[Cluster]:
             num_nodes=sum(1 for node in ray.nodes() if node["Alive"]),
             object_store_bytes=resources.get("object_store_memory", 0.0),
             dashboard_url=f"http://{context.dashboard_url}" if context.dashboard_url else None,
+            asks_for_token=is_token_auth_enabled(),
         )
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _any_agent_port() -> Iterator[None]:
+    """Let a Ray that is started here take any free port for its dashboard's agent.
+
+    `ray.init` has no argument for it and takes a fixed port; where another Ray of this machine has that one, the
+    dashboard says nothing and shows no logs.
+    """
+    parameters = ray._private.parameter.RayParams
+    ray._private.parameter.RayParams = functools.partial(parameters, dashboard_agent_listen_port=0)
+    try:
+        yield
+    finally:
+        ray._private.parameter.RayParams = parameters
 
 
 def quiet() -> None:
@@ -117,6 +153,14 @@ def quiet() -> None:
 def _to_log(data: dict[str, Any], ignore_prefix: bool) -> None:
     for line in data["lines"]:
         logger.info("%s: %s", data["pid"], line)
+
+
+def _ray_program() -> str:
+    """Ray's program as it can be typed here: it lies beside this Python where no PATH leads to it."""
+    beside = os.path.join(os.path.dirname(sys.executable), "ray")
+    if shutil.which("ray") is not None or not os.path.exists(beside):
+        return "ray"
+    return os.path.relpath(beside) if beside.startswith(os.getcwd() + os.sep) else beside
 
 
 def _store_bytes() -> int:

@@ -1,11 +1,10 @@
 """Run Ray Train's workers to the last step, with a line of progress, through failures and requests to stop."""
 
-import os
 import threading
 import time
 
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from mlim_ray.config import PretrainConfig
 from mlim_ray.data import storage
@@ -22,19 +21,16 @@ from mlim_ray.pipelines.failures import (
 )
 from mlim_ray.pipelines.feed import put_resident
 from mlim_ray.pipelines.placement import RememberPlacement
-from mlim_ray.pipelines.ray_files import ray_storage
 from mlim_ray.pipelines.resources import WorkerPlan, wait_for_resources
 from mlim_ray.pipelines.setting import Setting, ray_folder
 from mlim_ray.pipelines.signals import Stopped, StopRequest
 from mlim_ray.pipelines.stop_flag import StopFlag
+from mlim_ray.pipelines.torch_trainer import make_trainer
 from mlim_ray.pipelines.train_worker import WorkerJob, train_worker
 from mlim_ray.reporting.progress import Stage, say
 from mlim_ray.training.metrics import read_metrics
 from mlim_ray.training.run_folder import RunFolder
 
-_MAX_STARTS_WITHOUT_ROOM = 10
-"""each waits a minute for nodes that may come back"""
-_COLLECTIVE_WAITS = 1.5
 _POLL_EVERY_S = 0.5
 _POLL_BUCKET_EVERY_S = 10.0
 
@@ -55,8 +51,6 @@ def fit(folder: RunFolder, setting: Setting[PretrainConfig], plan: WorkerPlan, c
     resident = None if setting.streams else put_resident(setting.prepared, skips_damaged=skips_damaged)
     flag = StopFlag()
     job = WorkerJob(setting.config, setting.prepared, folder.anywhere, plan.threads_per_worker, resident, flag.handle)
-    # Read by the controller, which finds a worker that gives no answer.
-    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(setting.config.train.collective_timeout_s)
     started = time.perf_counter()
     num_deaths, newest = 0, -1
     while True:
@@ -98,27 +92,15 @@ def _at(folder: RunFolder, command: str) -> str:
 
 
 def _trainer(job: WorkerJob, folder: RunFolder, plan: WorkerPlan, placement: RememberPlacement) -> TorchTrainer:
-    config = job.config.train
-    return TorchTrainer(
+    return make_trainer(
+        TorchTrainer,
         train_worker,
-        train_loop_config={"job": job},
-        torch_config=TorchConfig(
-            backend="nccl" if plan.gpus_per_worker else "gloo",
-            # Later than the controller, which names the worker that hangs; the others can only say that they waited.
-            timeout_s=round(_COLLECTIVE_WAITS * config.collective_timeout_s),
-        ),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=plan.workers_for_ray,
-            use_gpu=plan.gpus_per_worker > 0,
-            resources_per_worker={"CPU": plan.cpus_per_worker, "GPU": plan.gpus_per_worker},
-            elastic_resize_monitor_interval_s=config.resize_every_s,
-        ),
-        run_config=ray.train.RunConfig(
-            name="pretrain",
-            **ray_storage(ray_folder(folder)),
-            failure_config=ray.train.FailureConfig(max_failures=-1, controller_failure_limit=_MAX_STARTS_WITHOUT_ROOM),
-            callbacks=[NoteFailures(folder.anywhere), placement],
-        ),
+        {"job": job},
+        config=job.config.train,
+        plan=plan,
+        name="pretrain",
+        folder=ray_folder(folder),
+        callbacks=[NoteFailures(folder.anywhere), placement],
     )
 
 

@@ -84,4 +84,4 @@ def _pictures(model: MlimModel, held_out: HeldOut, prepared: PreparedSet) -> lis
 
 def gpu_options(num_gpus: float) -> dict[str, Any]:
     """Ray options of a task that measures where the models were trained."""
-    return {"num_gpus": 1} if num_gpus >= 1 else {}
+    return {"num_gpus": num_gpus} if num_gpus > 0 else {}

@@ -121,7 +121,14 @@ def _plan_search(
 ) -> tuple[RunFolder, SearchRunConfig, _Records, WorkerPlan]:
     folder, config, records = _open(request, cluster, "tune_mam", auto_feed="resident")
     streams = config.feed.kind == "stream"
-    plan = plan_search(cluster, max_concurrent=config.search.max_concurrent_trials, streams=streams)
+    search = config.search
+    plan = plan_search(
+        cluster,
+        max_concurrent=search.max_concurrent_trials,
+        streams=streams,
+        num_workers=search.workers_per_trial,
+        gpus_per_trial=search.gpus_per_trial,
+    )
     return folder, config, records, plan
 
 

@@ -49,11 +49,17 @@ def pretrain(request: RunRequest[PretrainConfig]) -> dict[str, Any]:
     def stopped() -> str:
         return f"stopped by SIGTERM; {_how_to_go_on(folder, resume)}"
 
+    job = {
+        "job_name": os.path.basename(folder.path),
+        "run_folder": folder.anywhere,
+        "data": request.data,
+        "workers": str(request.num_workers),
+    }
     # Ray takes SIGTERM over when it is joined.
     with (
         stopping(stopped),
         Lease(folder.path),
-        connect(request.address, dashboard=request.dashboard) as cluster,
+        connect(request.address, dashboard=request.dashboard, job=job) as cluster,
         stopping(stopped),
     ):
         if cluster.dashboard_url is not None:
@@ -105,7 +111,7 @@ def _measure(
     with Stage("measure", 1, "models") as stage:
         yardstick = make_yardstick.remote(config, prepared, threads)
         measured: Measured = ray.get(
-            measure.options(**gpu_options(plan.gpus_per_worker)).remote(
+            measure.options(**gpu_options(plan.gpus_per_worker), name="measure model").remote(
                 config, prepared, there.file("checkpoints"), yardstick, threads, there.file("model")
             )
         )

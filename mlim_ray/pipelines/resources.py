@@ -1,7 +1,7 @@
 """The resource arithmetic of a run or a search, checked before anything starts."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ray
 
@@ -12,6 +12,8 @@ DATA_CPUS = 1.0
 _MIN_CPUS_PER_WORKER = 0.05
 _ELASTIC_CPUS = 1.01
 """Ray fills each node with as many whole workers as fit; a bit more than one CPU each leaves room for one feed task"""
+_RAY_PLACES = 4
+"""Ray counts in ten-thousandths of a GPU, so that 0.3333 is a third"""
 _WAIT_FOR_RESOURCES_S = 30.0
 _ASK_EVERY_S = 0.5
 
@@ -40,9 +42,10 @@ class WorkerPlan:
         used = workers * self.cpus_per_worker
         of_trials = f"{self.num_concurrent} trials at a time x " if self.num_concurrent > 1 else ""
         at_least = f"{self.min_workers} to " if self.min_workers is not None else ""
+        sharing = f", {trials_a_gpu(self.gpus_per_worker)} share a GPU" if 0.0 < self.gpus_per_worker <= 0.5 else ""
         return [
             f"workers: {of_trials}{at_least}{self.num_workers} x ({self.cpus_per_worker:g} CPU, "
-            f"{self.gpus_per_worker:g} GPU, {self.threads_per_worker} threads) = "
+            f"{self.gpus_per_worker:g} GPU, {self.threads_per_worker} threads){sharing} = "
             f"{used:g} CPU, {workers * self.gpus_per_worker:g} GPU",
             f"cluster: {cluster.num_cpus:g} CPU, {cluster.num_gpus:g} GPU on {cluster.num_nodes} node(s); "
             f"{cluster.num_cpus - used:g} CPU left for Ray Data",
@@ -116,14 +119,27 @@ def wait_for_resources(plan: WorkerPlan, wait_s: float = _WAIT_FOR_RESOURCES_S) 
         time.sleep(_ASK_EVERY_S)
 
 
-def plan_search(cluster: Cluster, *, max_concurrent: int, streams: bool) -> WorkerPlan:
-    """Resources of a search's trials of one worker each.
+def plan_search(
+    cluster: Cluster, *, max_concurrent: int, streams: bool, num_workers: int = 1, gpus_per_trial: float = 1.0
+) -> WorkerPlan:
+    """Resources of a search's trials.
+
+    Args:
+        cluster: where they run.
+        max_concurrent: most trials at a time; 0: as many as fit.
+        streams: whether records are streamed.
+        num_workers: of each trial.
+        gpus_per_trial: share of a GPU that a trial of one worker takes; without GPUs it takes a CPU.
 
     Raises:
         ValueError: the cluster has not enough, with the arithmetic.
     """
-    if cluster.num_gpus >= 1:
-        fitting = int(cluster.num_gpus)
+    if num_workers > 1:
+        return _plan_groups(cluster, num_workers, max_concurrent, streams)
+    has_gpu = cluster.num_gpus >= 1
+    if has_gpu:
+        # A share lies on one GPU as a whole, so what is left of each is lost.
+        fitting = int(cluster.num_gpus) * trials_a_gpu(gpus_per_trial)
     else:
         fitting = int(cluster.num_cpus - (DATA_CPUS if streams else 0.0))
     if fitting < 1:
@@ -132,8 +148,32 @@ def plan_search(cluster: Cluster, *, max_concurrent: int, streams: bool) -> Work
             f"{cluster.num_cpus:g}; use a larger machine"
         )
     concurrent = min(fitting, max_concurrent) if max_concurrent else fitting
-    if streams and cluster.num_gpus >= 1:
+    if streams and has_gpu:
         concurrent = max(1, min(concurrent, int(cluster.num_cpus // DATA_CPUS)))
     threads = max(1, int(cluster.num_cpus // concurrent))
-    gpus = 1.0 if cluster.num_gpus >= 1 else 0.0
-    return WorkerPlan(1, 0.0 if gpus else 1.0, gpus, threads, concurrent)
+    gpus = round(gpus_per_trial, _RAY_PLACES) if has_gpu else 0.0
+    return WorkerPlan(1, 0.0 if has_gpu else 1.0, gpus, threads, concurrent)
+
+
+def trials_a_gpu(gpus_per_trial: float) -> int:
+    """How many trials share a GPU."""
+    units = 10**_RAY_PLACES
+    return units // round(gpus_per_trial * units)
+
+
+def _plan_groups(cluster: Cluster, num_workers: int, max_concurrent: int, streams: bool) -> WorkerPlan:
+    """Trials of several workers each, on whole GPUs, or on whole CPUs but where a single trial has to share them."""
+    try:
+        alone = plan_run(cluster, num_workers, streams=streams)
+    except ValueError as error:
+        raise ValueError(str(error).replace("--workers", "--workers-per-trial")) from error
+    if alone.gpus_per_worker:
+        fitting = int(cluster.num_gpus // num_workers)
+        if streams:
+            fitting = min(fitting, int(cluster.num_cpus // DATA_CPUS))
+    else:
+        free = cluster.num_cpus - (DATA_CPUS if streams else 0.0)
+        fitting = int(free // num_workers)
+    concurrent = max(1, min(fitting, max_concurrent) if max_concurrent else fitting)
+    threads = max(1, int(cluster.num_cpus // (num_workers * concurrent)))
+    return replace(alone, threads_per_worker=threads, num_concurrent=concurrent)

@@ -43,8 +43,17 @@ _MAY_CHANGE = {
     *(("train", knob) for knob in ("micro_batch_size", "activation_checkpointing", "peak_flops", "on_non_finite")),
     *(
         ("search", knob)
-        for knob in ("num_trials", "confirm", "num_confirm_seeds", "num_retries", "max_concurrent_trials", "storage")
+        for knob in (
+            "num_trials",
+            "confirm",
+            "num_confirm_seeds",
+            "num_retries",
+            "storage",
+            "max_concurrent_trials",
+            "gpus_per_trial",
+        )
     ),
+    ("search", "price_per_hour"),
     *(("train", f"{knob}_s") for knob in ("report_every", "collective_timeout", "stop_within", "resize_every")),
 }
 

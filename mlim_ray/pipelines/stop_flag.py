@@ -42,6 +42,10 @@ class TrainControl(Control):
     """A Ray Train worker's control: the driver's flag, spot notices, and a report to Ray now and then.
 
     Ray's own questions and answers are barriers, so all workers must ask equally often: the first one says when.
+
+    Args:
+        flag: the handle of a `StopFlag`; None where nobody asks for a stop.
+        report_every_s: seconds between reports.
     """
 
     def __init__(self, flag: Any, report_every_s: float) -> None:
@@ -57,7 +61,7 @@ class TrainControl(Control):
 
     def wants_stop(self) -> bool:
         """The first worker asks for the flag from time to time, without waiting for the answer."""
-        if not self._is_first or self._stops:
+        if self._flag is None or not self._is_first or self._stops:
             return self._stops
         if self._asked is None:
             if time.monotonic() >= self._next_question:

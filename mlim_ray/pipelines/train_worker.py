@@ -13,6 +13,7 @@ from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.records import Records
 from mlim_ray.pipelines.feed import stream_batches
 from mlim_ray.pipelines.stop_flag import TrainControl
+from mlim_ray.reporting.event_files import EventFile
 from mlim_ray.training.build import build_trainer, run_masking
 from mlim_ray.training.checkpoint_policy import CheckpointPolicy
 from mlim_ray.training.checkpoint_writer import CheckpointWriter
@@ -71,13 +72,15 @@ def train_worker(settings: dict[str, Any]) -> None:
     def save() -> None:
         left_out.save(trainer.step)
         state = trainer.state()
-        if metrics is not None:
+        if metrics is not None and events is not None:
             metrics.flush()
+            events.flush()
             score = checkpoints.policy.score_of(metrics.last_line)
             writer.submit(trainer.step, trainer.model.state_dict(), state, score)
 
     if trainer.step == train.num_steps:
         return
+    events = EventFile(job.run, trainer.step) if rank() == 0 else None
     if job.resident is None:
         reader = ShardReader(job.prepared, order, masking, lanes, job.config.feed.skips_damaged)
         batches = stream_batches(reader, trainer.step, train.num_steps, left_out.add)
@@ -85,10 +88,14 @@ def train_worker(settings: dict[str, Any]) -> None:
         records = ray.get(job.resident)
         batches = resident_batches(records, order, masking, lanes, trainer.step, train.num_steps, left_out.add)
     control = TrainControl(job.stop_flag, train.report_every_s)
+
+    def report(line: dict[str, Any]) -> None:
+        # Called on the first worker only, which has both.
+        if metrics is not None and events is not None:
+            metrics.write(line)
+            events.write(line["step"], line)
+
     with writer:
-        trainer.run(batches, train.num_steps, report=_write(metrics), save=save, control=control)
-
-
-def _write(metrics: MetricsWriter | None) -> Any:
-    # Only the first worker reports, and it has a writer.
-    return metrics.write if metrics is not None else lambda line: None
+        trainer.run(batches, train.num_steps, report=report, save=save, control=control)
+    if events is not None:
+        events.close()

@@ -1,16 +1,14 @@
-"""The figures that the pages are made of."""
+"""The figures of a run that the pages are made of."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 PAPER_RATIO = 0.8
 """Hidden ratio of the paper's own figures."""
 
-Role = Literal["paper", "light_only", "both_heavy", "alternating", "searched"]
 MetricLine = Mapping[str, Any]
 """A line of `metrics.jsonl`."""
 
@@ -74,88 +72,6 @@ class Command(NamedTuple):
 
     purpose: str
     line: str
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One trial of a search."""
-
-    trial: int
-    role: Role
-    state: str
-    """COMPLETE, PRUNED, FAIL or RUNNING"""
-    samples: int
-    score: float | None
-    """its last score; lower is better"""
-    curve: Sequence[Sequence[float]]
-    """(samples, score) at each rung"""
-    params: Mapping[str, Any]
-    """value of every searched knob"""
-    evaluation: Mapping[str, Any] | None
-    """EvaluationFigures, or None where the trial was not evaluated to the end"""
-    reason: str | None = None
-    """why it failed"""
-    objectives: Sequence[float] | None = None
-    """what `score` is the mean of, at the last rung"""
-    measures: Mapping[str, float] | None = None
-    """by name, at the last rung"""
-
-    @property
-    def name(self) -> str:
-        """How the pages call it."""
-        return {
-            "paper": f"trial {self.trial} (paper's setting)",
-            "light_only": f"trial {self.trial} (light-only)",
-            "both_heavy": f"trial {self.trial} (both 80 %)",
-            "alternating": f"trial {self.trial} (alternating)",
-        }.get(self.role, f"trial {self.trial}")
-
-    @property
-    def is_ranked(self) -> bool:
-        """Whether it ran to the end and has a score."""
-        return self.state == "COMPLETE" and finite(self.score) is not None
-
-    @property
-    def probe(self) -> ProbeFigures | None:
-        """Its partner probe."""
-        return None if self.evaluation is None else self.evaluation.get("probe")
-
-    @property
-    def linear_probe(self) -> LinearFigures | None:
-        """Its linear probe."""
-        return None if self.evaluation is None else self.evaluation.get("linear_probe")
-
-
-@dataclass(frozen=True)
-class Search:
-    """The trials of a search and its winner."""
-
-    trials: Sequence[Trial]
-    winner: Trial
-    rungs: Sequence[int]
-    """samples at which trials are compared"""
-
-    @classmethod
-    def of(cls, trials: Sequence[Mapping[str, Any]], winner: int, rungs: Sequence[int] = ()) -> Search:
-        """From trials as mappings with the fields of `Trial`.
-
-        Raises:
-            ValueError: the winner is not among the trials that ran to the end with a score.
-        """
-        known = [Trial(**trial) for trial in trials]
-        best = next((trial for trial in known if trial.trial == winner and trial.is_ranked), None)
-        if best is None:
-            ranked = ", ".join(str(trial.trial) for trial in known if trial.is_ranked) or "none"
-            raise ValueError(f"trial {winner} cannot be the winner; trials that ran to the end with a score: {ranked}")
-        return cls(known, best, rungs)
-
-    def reference(self, role: Role) -> Trial | None:
-        """The trial of a role, if it was begun."""
-        return next((trial for trial in self.trials if trial.role == role), None)
-
-    def ranked(self) -> list[Trial]:
-        """Trials that ran to the end, best first."""
-        return sorted((trial for trial in self.trials if trial.is_ranked), key=lambda trial: trial.score or 0.0)
 
 
 def finite(value: Any) -> float | None:

@@ -88,14 +88,14 @@ class Stage:
         rate = self._rate()
         parts = [f"{self._count()}", _rate_text(rate, self.unit)]
         if self.total is not None and rate > 0.0:
-            parts.append(f"ETA {_duration(max(0, self.total - self._done) / rate)}")
+            parts.append(f"ETA {duration(max(0, self.total - self._done) / rate)}")
         parts += self._wait()
         parts += [f"{name} {_cell(value)}" for name, value in self._extra.items()]
         return f"{self.name}: {', '.join(parts)}"
 
     def last_line(self) -> str:
         """The line that stays: what was done, in how long, rate, data-wait share."""
-        took = f"in {_duration(self._clock() - self._started)}"
+        took = f"in {duration(self._clock() - self._started)}"
         parts = [f"{self._count()} {took}", _rate_text(self._rate(), self.unit), *self._wait()]
         return f"{self.name}: {', '.join(parts)}"
 
@@ -205,7 +205,8 @@ def _rate_text(rate: float, unit: str) -> str:
     return f"{rate:,.0f} {unit}/s" if rate >= 10.0 else f"{rate:.2g} {unit}/s"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as a person reads them: `4.0 s`, `2:01 min`, `1:02:03`."""
     if seconds < 60.0:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

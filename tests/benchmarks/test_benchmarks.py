@@ -24,9 +24,13 @@ def run(name: str, *flags: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["prepare", "feed", "memory"])
+@pytest.mark.parametrize(
+    "name",
+    ["prepare", "feed", "memory", "trial_overhead", "trial_memory", "many_trials", "search_efficiency"],
+)
 def test_each_says_what_it_measures(name: str) -> None:
-    assert "Ratios:" in run(name, "--help")
+    said = run(name, "--help")
+    assert "Ratios:" in said or "Figures:" in said
 
 
 @pytest.mark.cluster
@@ -36,6 +40,10 @@ def test_each_says_what_it_measures(name: str) -> None:
         ("prepare", (), "efficiency"),
         ("feed", ("--ways", "bare,stream,resident,dataloader,train_worker"), "summary"),
         ("memory", (), "summary"),
+        ("trial_overhead", (), "summary"),
+        ("trial_memory", (), "sets"),
+        ("many_trials", (), "summary"),
+        ("search_efficiency", (), "summary"),
     ],
 )
 def test_each_runs_at_a_tiny_size(name: str, flags: tuple[str, ...], key: str, tmp_path: Path) -> None:
@@ -43,7 +51,7 @@ def test_each_runs_at_a_tiny_size(name: str, flags: tuple[str, ...], key: str, t
     run(name, "--smoke", "--work", str(tmp_path / "work"), "--out", str(out), *flags)
     record = json.loads(out.read_text())
     assert record[key] and record["command"].startswith(f"python -m benchmarks.{name} ")
-    if name == "memory":
+    if name in ("memory", "search_efficiency"):
         # What is recorded is not measured again.
         written = record["cells"]
         run(name, "--smoke", "--work", str(tmp_path / "none"), "--out", str(out))

@@ -36,8 +36,9 @@ def test_every_flag_of_pretrain_reaches_the_request() -> None:
 
 def test_every_flag_of_a_search_reaches_the_request() -> None:
     flags = "--data d --out o --trials 4 --max-samples 640 --seed 3 --feed resident --overwrite"
-    request = parse_search([*flags.split(), "--workers-per-trial", "1"], SearchRunConfig)
+    request = parse_search([*flags.split(), "--workers-per-trial", "2"], SearchRunConfig)
     search = request.config.search
+    assert search.workers_per_trial == request.num_workers == 2
     assert (search.num_trials, search.max_samples, request.config.train.seed) == (4, 640, 3)
     assert request.config.feed.kind == "resident" and request.overwrite
     assert request.config.probe == SearchRunConfig().probe
@@ -96,8 +97,12 @@ def test_what_pretrain_refuses(flags: str, line: str) -> None:
     [
         ("--trials 0", "--trials: given 0, expected a whole number of at least 1"),
         ("--max-samples 0", "--max-samples: given 0, expected a whole number of at least 1"),
-        ("--workers-per-trial 2", "--workers-per-trial: given 2, expected 1"),
-        ("--search.workers-per-trial 2", "--workers-per-trial: given 2, expected 1"),
+        ("--workers-per-trial 0", "--workers-per-trial: given 0, expected a whole number of at least 1"),
+        ("--workers-per-trial 17", "--workers-per-trial: given 17, expected at most 16, the lanes of the feed"),
+        (
+            "--search.workers-per-trial 3 --train.batch-size 2",
+            "--workers-per-trial: given 3, expected at most 2, the records of a batch; use fewer or raise --train.b",
+        ),
         ("--workers 2", "--workers: unknown flag"),
         ("--space recon.weight=0..1:log", "--space: given 'recon.weight=0..1:log', expected a lower end above 0"),
         ("--space no.yaml", "cannot read no.yaml: it does not exist"),

@@ -25,6 +25,7 @@ from mlim_ray.training.checkpoint import CheckpointStore
 from mlim_ray.training.metrics import read_metrics
 from mlim_ray.training.run_diff import diff_runs
 from tests.builders import digests, figures, timeless
+from tests.event_reader import scalars
 
 pytestmark = pytest.mark.cluster
 
@@ -146,6 +147,13 @@ def test_every_logged_step_has_its_line(one_worker: tuple[Path, dict[str, Any]])
     modes = {f"loss/{side}/{mode}" for side in ("mlm", "recon") for mode in MODES} - {"loss/mlm/image_heavy"}
     assert all(set(line) >= {"loss/total", "loss/mlm", "loss/recon", "learning_rate"} | modes for line in lines)
     assert lines[-1]["loss/total"] < lines[0]["loss/total"]
+
+
+def test_every_logged_step_has_its_points_for_tensorboard(one_worker: tuple[Path, dict[str, Any]]) -> None:
+    lines = [json.loads(line) for line in (one_worker[0] / "metrics.jsonl").read_text().splitlines()]
+    curves = scalars(one_worker[0] / "tensorboard")
+    for name in ("loss/mlm", "learning_rate", "time/data_wait_ratio"):
+        assert curves[name] == [(line["step"], pytest.approx(line[name], rel=1e-5, abs=1e-6)) for line in lines]
 
 
 def test_the_model_folder_loads_with_transformers(one_worker: tuple[Path, dict[str, Any]]) -> None:

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from mlim_ray.data import storage
+from mlim_ray.reporting.event_files import EventFile
 from mlim_ray.training.checkpoint import CheckpointStore
 from mlim_ray.training.metrics import MetricsWriter, read_metrics
+from tests.event_reader import scalars
 
 pytestmark = pytest.mark.cluster
 
@@ -93,3 +95,22 @@ def test_metrics_in_a_bucket_hold_each_step_once_and_only_what_their_index_names
         (6, "second"),
         *((step, "third") for step in range(7, 10)),
     ]
+
+
+def test_curves_in_a_bucket_come_in_a_file_with_each_flush(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    events = EventFile(f"{bucket}/run", 0, "trial-00003-mam")
+    for step in (5, 10, 15):
+        events.write(step, {"loss/mlm": float(step)})
+        if step < 15:
+            events.flush()
+    events.close()
+    folder = f"{bucket}/run/tensorboard/trial-00003-mam"
+    names = storage.list_names(folder)
+    for name in names:
+        storage.write_bytes_atomically(str(tmp_path / "back" / name), storage.read_bytes(f"{folder}/{name}"))
+    assert len(names) == 3 and scalars(tmp_path / "back")["loss/mlm"] == [(5, 5.0), (10, 10.0), (15, 15.0)]
+    assert list((tmp_path / "temporary").iterdir()) == [], "what was copied is not kept"

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mlim_ray.evaluation.pictures import Guess, ReconstructionRow, TitlePiece
-from mlim_ray.reporting import render_run_page, render_search_page
+from mlim_ray.reporting import Command, Search, render_run_page, render_search_page
 
 HOSTILE = '</script><script>alert("1")</script><img src=x onerror=alert(1)> {{ 7 * 7 }} "\'&'
 LINEAR = {
@@ -161,6 +161,33 @@ def run_page(**changes: Any) -> str:
     return render_run_page(**(content | changes))
 
 
+def params(policy: str = "mam", **changes: Any) -> dict[str, Any]:
+    """As a trial of that policy has them; other policies' knobs are not there."""
+    own = {
+        "mam": {
+            "mam.light_probability": 0.333,
+            "mam.image_heavy_share": 0.5,
+            "mam.image_heavy_ratio": 0.8,
+            "mam.text_heavy_ratio": 0.8,
+            "mam.image_light_ratio": 0.15,
+            "mam.text_light_ratio": 0.15,
+        },
+        "independent": {"independent.image_ratio": 0.8, "independent.text_ratio": 0.8},
+        "alternating": {
+            "alternating.image_heavy_probability": 0.5,
+            "alternating.image_heavy_ratio": 0.8,
+            "alternating.text_heavy_ratio": 0.8,
+        },
+    }[policy]
+    return {
+        "policy": policy,
+        **own,
+        "recon.weight": 10.0,
+        "recon.target": "whole",
+        "train.learning_rate": 1e-3,
+    } | changes
+
+
 def trial(number: int, role: str = "searched", **changes: Any) -> dict[str, Any]:
     score = 0.7 + number / 100
     return {
@@ -170,11 +197,7 @@ def trial(number: int, role: str = "searched", **changes: Any) -> dict[str, Any]
         "samples": 24_000,
         "score": score,
         "curve": [(8_000, score + 0.1), (24_000, score)],
-        "params": {
-            "text_heavy_ratio": 0.5 + number / 50,
-            "recon_weight": 10.0 * (number + 1),
-            "learning_rate": 1e-3,
-        },
+        "params": params(**{"mam.text_heavy_ratio": 0.5 + number / 50, "recon.weight": 10.0 * (number + 1)}),
         "evaluation": evaluation(1 + number / 10),
     } | changes
 
@@ -189,22 +212,129 @@ def trials() -> list[dict[str, Any]]:
         trial(1, "light_only", score=0.8021),
         trial(2, score=0.7406),
         trial(3, state="PRUNED", samples=8_000, score=0.9013, curve=[(8_000, 0.9013)], evaluation=None),
-        trial(4, state="FAIL", samples=0, score=None, curve=[], evaluation=None),
+        trial(
+            4, state="FAIL", samples=0, score=None, curve=[], evaluation=None, reason="out of memory: 9.1 GB of 8 GB"
+        ),
     ]
 
 
-def search_page(found: list[dict[str, Any]] | None = None, **changes: Any) -> str:
+def arm(number: int, role: str, *scores: float, **changes: Any) -> dict[str, Any]:
+    mean = sum(scores) / len(scores)
+    return {
+        "trial": number,
+        "role": role,
+        "scores": list(scores),
+        "mean": mean,
+        "interval": [mean - 0.01, mean + 0.01],
+        "linear_picture": [0.60, 0.61, 0.62],
+        "linear_with_title": [0.80, 0.81, 0.82],
+        "params": params(),
+    } | changes
+
+
+def confirmation(**changes: Any) -> dict[str, Any]:
+    """Trial 2 beats both references."""
+    return {
+        "seeds": [101, 102, 103],
+        "arms": [
+            arm(0, "paper", 0.760, 0.765, 0.770, linear_picture=[0.58, 0.60, 0.60]),
+            arm(1, "light_only", 0.801, 0.805, 0.809, linear_picture=None),
+            arm(2, "searched", 0.741, 0.742, 0.745),
+        ],
+        "differences": [
+            {"trial": 2, "against": 0, "mean": -0.0223, "interval": [-0.0305, -0.0141], "is_found": True},
+            {"trial": 1, "against": 2, "mean": 0.0623, "interval": [0.0553, 0.0693], "is_found": True},
+            {"trial": 1, "against": 0, "mean": 0.04, "interval": [0.03, 0.05], "is_found": True},
+        ],
+        "seed_noise": 0.005,
+        "winner": 2,
+    } | changes
+
+
+def undecided() -> dict[str, Any]:
+    """No interval of trial 2's differences leaves zero out."""
+    found = confirmation(winner=None)
+    for one in found["differences"]:
+        one |= {"interval": [one["mean"] - 0.08, one["mean"] + 0.08], "is_found": False}
+    return found
+
+
+IMPORTANCE = {
+    "evaluator": "PED-ANOVA",
+    "measured_on": "score at 1,777 samples, 24 trials",
+    "values": {"policy": 0.12, "mam.text_heavy_ratio": 0.41, "recon.weight": 0.26, "train.learning_rate": 0.0},
+    "interactions": [["recon.weight", "train.learning_rate", 0.17]],
+}
+
+
+def many_trials(num_trials: int, seed: int = 0) -> list[dict[str, Any]]:
+    """A search as it would be: references, three policies, two thirds stopped early, one failure in twenty."""
+    random = np.random.default_rng(seed)
+    roles = {
+        0: ("paper", "mam"),
+        1: ("light_only", "mam"),
+        2: ("both_heavy", "independent"),
+        3: ("alternating", "alternating"),
+    }
+    found = []
+    for number in range(num_trials):
+        role, policy = roles.get(number, ("searched", str(random.choice(["mam", "mam", "independent", "alternating"]))))
+        chosen = params(policy)
+        if role == "searched":
+            chosen = {
+                name: round(float(random.uniform(0.05, 1)), 4)
+                if name.endswith(("ratio", "share", "probability"))
+                else value
+                for name, value in chosen.items()
+            }
+            chosen |= {
+                "recon.weight": float(10 ** random.uniform(0, 2)),
+                "recon.target": str(random.choice(["whole", "masked"])),
+                "train.learning_rate": float(1e-3 * 3 ** random.uniform(-1, 1)),
+            }
+        final = 0.36 + 0.15 * float(random.random()) + {"mam": 0.0, "independent": 0.08, "alternating": 0.03}[policy]
+        curve = [(samples, final + gap) for samples, gap in ((1_777, 0.45), (5_333, 0.17), (16_000, 0.0))]
+        is_kept = role != "searched" or random.random() < 0.35
+        is_failed = role == "searched" and random.random() < 0.05
+        curve = curve[: 0 if is_failed else 3 if is_kept else int(random.integers(1, 3))]
+        picture, title = float(random.uniform(0.5, 0.66)), float(random.uniform(0.7, 0.83))
+        found.append(
+            trial(
+                number,
+                role,
+                state="FAIL" if is_failed else "COMPLETE" if is_kept else "PRUNED",
+                samples=curve[-1][0] if curve else 0,
+                score=curve[-1][1] if curve else None,
+                curve=curve,
+                params=chosen,
+                reason="loss became NaN at step 812" if is_failed else None,
+                measures={} if is_failed else {"probe": final, "mlm": final * 1.1, "recon": final * 0.9},
+                evaluation=with_accuracy(picture, title) if is_kept and not is_failed else None,
+            )
+        )
+    return found
+
+
+COMMANDS = [
+    Command("Do the search again:", "python experiments/tune_mam.py --data generated:10000 --trials 24"),
+    Command("Train the winner in full:", "python experiments/pretrain.py --config runs/tune_mam-002/best.yaml"),
+    Command("Go on with it:", "python experiments/tune_mam.py --out runs/tune_mam-002 --resume"),
+]
+
+
+def search(found: list[dict[str, Any]] | None = None, **changes: Any) -> Search:
+    return Search.of(trials() if found is None else found, **({"rungs": [8_000, 24_000]} | changes))
+
+
+def search_page(of: Search | None = None, **changes: Any) -> str:
     content: dict[str, Any] = {
         "title": "tune_mam-002",
-        "search": "runs/tune_mam-002",
+        "folder": "runs/tune_mam-002",
         "config": {"search": {"num_trials": 5}},
         "environment": ENVIRONMENT,
-        "trials": trials() if found is None else found,
-        "winner": 2,
-        "verdict": ["Trial 2 is best.", "One seed."],
-        "rungs": [8_000, 24_000],
+        "search": search(confirmation=confirmation(), importance=IMPORTANCE) if of is None else of,
+        "commands": COMMANDS,
         "pictures": {0: picture_rows(level=10), 2: picture_rows()},
         "best_yaml": BEST_YAML,
-        "next_command": "python experiments/pretrain.py --config runs/tune_mam-002/best.yaml",
     }
     return render_search_page(**(content | changes))

@@ -7,7 +7,17 @@ import re
 import pytest
 from plotly.offline import get_plotlyjs
 
-from tests.reporting.made_pages import ENVIRONMENT, HOSTILE, Page, picture_rows, run_page, search_page, trial
+from mlim_ray.reporting import Command
+from tests.reporting.made_pages import (
+    ENVIRONMENT,
+    HOSTILE,
+    Page,
+    picture_rows,
+    run_page,
+    search,
+    search_page,
+    trial,
+)
 
 BOTH = pytest.mark.parametrize("html", [run_page(), search_page()], ids=["run", "search"])
 
@@ -19,7 +29,9 @@ def test_a_page_asks_for_nothing_outside_itself(html: str) -> None:
     assert addresses and all(address.startswith(("data:image/png;base64,", "#")) for address in addresses)
     assert not any(tag in ("link", "iframe", "object", "embed", "base") for tag, _ in page.elements)
     assert not re.search(r"@import|url\(", "".join(page.styles))
-    policy = next(attrs["content"] for tag, attrs in page.elements if attrs.get("http-equiv"))
+    policy = next(
+        attrs["content"] for _, attrs in page.elements if attrs.get("http-equiv") == "Content-Security-Policy"
+    )
     assert policy is not None and policy.startswith("default-src 'none'; img-src data: blob:;")
     assert "http" not in policy
 
@@ -44,16 +56,23 @@ def test_hostile_texts_are_shown_and_not_run() -> None:
     rows = picture_rows(HOSTILE)
     changed = {"title": HOSTILE, "environment": ENVIRONMENT | {"data": HOSTILE}}
     run = run_page(**changed, run=HOSTILE, config={"data": HOSTILE}, pictures=rows)
-    search = search_page(
-        [trial(2, params={HOSTILE: HOSTILE}), trial(3, params={HOSTILE: "calm"})],
+    found = search_page(
+        search(
+            [
+                trial(2, params={HOSTILE: HOSTILE, "policy": HOSTILE}),
+                trial(3, params={HOSTILE: "calm", "policy": "mam"}),
+                trial(4, state="FAIL", score=None, curve=[], evaluation=None, reason=HOSTILE),
+            ],
+            objectives=[HOSTILE, "recon"],
+            importance={"evaluator": HOSTILE, "measured_on": HOSTILE, "values": {HOSTILE: 0.5}},
+        ),
         **changed,
-        search=HOSTILE,
+        folder=HOSTILE,
         pictures={2: rows},
-        verdict=[HOSTILE],
         best_yaml=HOSTILE,
-        next_command=HOSTILE,
+        commands=[Command(HOSTILE, HOSTILE)],
     )
-    for html, clean in ((run, run_page()), (search, search_page())):
+    for html, clean in ((run, run_page()), (found, search_page())):
         page = Page(html)
         assert [tag for tag, _ in page.elements].count("script") == 3
         assert not page.attributes("onerror")

@@ -1,6 +1,7 @@
 """The end of a search: every model measured, the answer, and the files that hold it."""
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import ray
 
 from mlim_ray.config import SearchRunConfig
 from mlim_ray.config.files import best_text
+from mlim_ray.config.space import Interval
 from mlim_ray.data import storage
 from mlim_ray.evaluation.evaluation import paper_figures
 from mlim_ray.pipelines.measure import Measured, Yardstick, gpu_options, measure
@@ -15,10 +17,12 @@ from mlim_ray.pipelines.resources import WorkerPlan
 from mlim_ray.pipelines.search.results import TrialResult, ranked, table_bytes
 from mlim_ray.pipelines.search.searcher import SAMPLES, SCORE
 from mlim_ray.pipelines.search.space import Parameters, trial_config
-from mlim_ray.pipelines.search.trial import trial_folder
+from mlim_ray.pipelines.search.trial_job import trial_folder
+from mlim_ray.pipelines.search.trial_label import called
 from mlim_ray.pipelines.setting import Setting
-from mlim_ray.reporting.figures import Search
+from mlim_ray.reporting.figures import Command
 from mlim_ray.reporting.progress import Stage, say, table
+from mlim_ray.reporting.search_figures import Search
 from mlim_ray.reporting.search_page import render_search_page
 from mlim_ray.reporting.verdict import judge
 from mlim_ray.training.run_folder import RunFolder
@@ -43,9 +47,9 @@ def measure_all(
     options = {"num_cpus": plan.cpus_per_worker, **gpu_options(plan.gpus_per_worker)}
     waiting = {}
     for number, (parameters, seed) in trials.items():
-        trial = trial_folder(folder.path, kind, number)
+        trial = trial_folder(folder.anywhere, kind, number)
         if trial.checkpoints().steps():
-            task = measure.options(**options, name=f"measure {kind} {number}").remote(
+            task = measure.options(**options, name=f"measure {called(kind)} {number}").remote(
                 trial_config(setting.config, parameters, seed),
                 setting.prepared,
                 trial.file("checkpoints"),
@@ -74,20 +78,17 @@ def write_conclusion(
     best = leader_of(results, confirmation)
     folder.write_text("best.yaml", best_text(trial_config(setting.config, best.params)))
     storage.write_bytes_atomically(folder.file("trials.parquet"), table_bytes(results))
-    levels = setting.config.search.rungs
-    sentences = judge(Search.of([vars(result) for result in results], best.trial, levels)).sentences
+    found = search_of(setting.config, results, confirmation)
+    sentences = judge(found).sentences
     page = render_search_page(
         title=os.path.basename(folder.path),
-        search=folder.path,
+        folder=folder.path,
         config=setting.config.model_dump(mode="json"),
         environment=folder.read_json("environment.json"),
-        trials=[vars(result) for result in results],
-        winner=best.trial,
-        verdict=sentences,
-        rungs=levels,
+        search=found,
         pictures={number: entry.pictures for number, entry in measured.items()},
         best_yaml=storage.read_bytes(folder.file("best.yaml")).decode(),
-        next_command=next_command(folder),
+        commands=commands(folder),
     )
     folder.write_text("report.html", page)
     evaluation = {
@@ -109,6 +110,19 @@ def write_conclusion(
     return evaluation
 
 
+def search_of(config: SearchRunConfig, results: Sequence[TrialResult], confirmation: dict[str, Any] | None) -> Search:
+    """The search as its verdict and its page see it."""
+    dimensions = config.dimensions
+    return Search.of(
+        [vars(result) for result in results],
+        confirmation=confirmation,
+        rungs=config.search.rungs,
+        objectives=[objective.name for objective in config.search.objectives],
+        num_trials=config.search.num_trials,
+        log_knobs=[name for name, one in dimensions.items() if isinstance(one, Interval) and one.log],
+    )
+
+
 def leader_of(results: Sequence[TrialResult], confirmation: dict[str, Any] | None) -> TrialResult:
     """The trial that did best: of the confirmed ones if there are any."""
     whole = ranked(results)
@@ -122,6 +136,20 @@ def next_command(folder: RunFolder) -> str:
     """What to run after a search."""
     data = folder.read_json("environment.json")["data"]
     return f"python experiments/pretrain.py --data {data} --config {folder.file('best.yaml')}"
+
+
+def commands(folder: RunFolder) -> list[Command]:
+    """What the page tells to run."""
+    data = shlex.quote(str(folder.read_json("environment.json")["data"]))
+    config = shlex.quote(folder.file("config.yaml"))
+    return [
+        Command("Train the best setting in full:", next_command(folder)),
+        Command("Do the search again:", f"python experiments/tune_mam.py --data {data} --config {config}"),
+        Command(
+            "Go on with it, had it been stopped, or with more trials (--trials):",
+            f"python experiments/tune_mam.py --out {shlex.quote(folder.path)} --resume",
+        ),
+    ]
 
 
 def tell(folder: RunFolder, evaluation: dict[str, Any], results: Sequence[TrialResult]) -> None:

@@ -5,15 +5,20 @@ from typing import Any
 import ray
 from ray import tune
 
-from mlim_ray.config import SearchRunConfig
+from mlim_ray.config import SearchConfig, SearchRunConfig
 from mlim_ray.data.records import Records
+from mlim_ray.evaluation.measures import Measurer
 from mlim_ray.pipelines.ray_files import ray_storage
-from mlim_ray.pipelines.resources import WorkerPlan
+from mlim_ray.pipelines.resources import WorkerPlan, wait_for_resources
+from mlim_ray.pipelines.search.group_trial import GROUP_TRIAL_RESOURCES, GroupTrial
+from mlim_ray.pipelines.search.reaper import Reaper
 from mlim_ray.pipelines.search.searcher import NUMBER, StudyAsha, StudySearch
 from mlim_ray.pipelines.search.study import TrialStudy
-from mlim_ray.pipelines.search.trial import PretrainTrial, TrialJob
+from mlim_ray.pipelines.search.trial import PretrainTrial
 from mlim_ray.pipelines.search.trial_faults import telling
+from mlim_ray.pipelines.search.trial_job import TrialJob
 from mlim_ray.pipelines.setting import Setting, ray_folder
+from mlim_ray.training.build import model_config
 from mlim_ray.training.run_folder import RunFolder
 
 
@@ -41,31 +46,60 @@ def run_trials(
 
     Raises:
         SearchEnded: what lies outside of the trials ended it; the study keeps those that ran, to be taken up.
+        ValueError: what trials are ranked by cannot be measured on this set.
     """
     if study.is_complete:
         return
     config = setting.config
     if not study.stops_early:
         config = config.model_copy(update={"search": config.search.model_copy(update={"num_rungs": 1})})
-    job = TrialJob(config, setting.prepared, folder.path, kind, plan.threads_per_worker, resident)
-    resources = {"cpu": plan.cpus_per_worker, "gpu": plan.gpus_per_worker}
+    # Tune itself would wait for ever, and workers that a killed driver left may still write to their trials' folders.
+    wait_for_resources(plan)
+    measurer = ray.put(_measurer(setting))
+    job = TrialJob(config, setting.prepared, folder.anywhere, kind, plan.threads_per_worker, resident, measurer)
+    run_study(study, config.search, plan, _trainable(job, plan), name=kind, folder=ray_folder(folder))
+
+
+def run_study(
+    study: TrialStudy,
+    search: SearchConfig,
+    plan: WorkerPlan,
+    trainable: Any,
+    *,
+    name: str,
+    folder: str,
+) -> None:
+    """Let Tune run what is left of a study.
+
+    Args:
+        study: says which trials, and keeps what comes of them.
+        search: its rungs and budget.
+        plan: how many run at a time.
+        trainable: what a trial is, with what its process takes.
+        name: of Tune's folder.
+        folder: where Tune keeps that, local or in S3.
+
+    Raises:
+        SearchEnded: as `run_trials`.
+    """
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(telling(PretrainTrial), job=job), resources),
+        trainable,
         tune_config=tune.TuneConfig(
             num_samples=-1,
             max_concurrent_trials=plan.num_concurrent,
             reuse_actors=True,
-            search_alg=StudySearch(study, config.search.max_samples),
-            scheduler=StudyAsha(study, config.search),
+            search_alg=StudySearch(study, search.max_samples),
+            scheduler=StudyAsha(study, search),
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
-            name=kind,
-            **ray_storage(ray_folder(folder)),
+            name=name,
+            **ray_storage(folder),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=config.search.num_retries),
+            failure_config=tune.FailureConfig(max_failures=search.num_retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            callbacks=[Reaper()],
         ),
     )
     tuner.fit()
@@ -73,5 +107,33 @@ def run_trials(
         raise SearchEnded(study.stopped_by)
 
 
+def _measurer(setting: Setting[SearchRunConfig]) -> Measurer:
+    """What measures every trial; its records lie in shared memory as the training split does."""
+    config, prepared = setting.config, setting.prepared
+    return Measurer(prepared, config, config.search.objectives, model_config(config, prepared).num_cells)
+
+
+def _trainable(job: TrialJob, plan: WorkerPlan) -> Any:
+    """The class that Tune runs, with what a process of it takes."""
+    if plan.num_workers > 1:
+        group = tune.with_resources(
+            tune.with_parameters(telling(GroupTrial), job=job, plan=plan), GROUP_TRIAL_RESOURCES
+        )
+        return _named(group, GroupTrial)
+    return _named(with_plan(telling(PretrainTrial), plan, job=job), PretrainTrial)
+
+
+def with_plan(trainable: type[tune.Trainable], plan: WorkerPlan, **parameters: Any) -> Any:
+    """A class of trials of one worker, with what its process takes and what is handed to its `setup`."""
+    resources = {"cpu": plan.cpus_per_worker, "gpu": plan.gpus_per_worker}
+    return tune.with_resources(tune.with_parameters(trainable, **parameters), resources)
+
+
 def _trial_name(trial: Any) -> str:
     return f"trial-{trial.config[NUMBER]:05d}"
+
+
+def _named(trainable: type[Any], of: type[Any]) -> type[Any]:
+    """The class under its own name, by which the dashboard lists its actors; Tune's wrappers have theirs there."""
+    trainable.__name__ = trainable.__qualname__ = of.__name__
+    return trainable

@@ -1,6 +1,7 @@
 """The main job: search masking, loss weight and learning rate, confirm the best, and say what may be claimed."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,15 +20,17 @@ from mlim_ray.pipelines.search.conclusion import leader_of, measure_all, summary
 from mlim_ray.pipelines.search.confirmation import arms_of, conclude
 from mlim_ray.pipelines.search.database import open_database
 from mlim_ray.pipelines.search.execute import SearchEnded, run_trials
+from mlim_ray.pipelines.search.gauges import SetGauges
 from mlim_ray.pipelines.search.results import ranked, trial_result
+from mlim_ray.pipelines.search.search_watch import SearchWatch
 from mlim_ray.pipelines.search.sole import only_search
 from mlim_ray.pipelines.search.space import Parameters
 from mlim_ray.pipelines.search.study import ConfirmationStudy, SearchStudy, TrialStudy, parameters_of, seed_of
 from mlim_ray.pipelines.search.study_store import StudyStore, open_store
-from mlim_ray.pipelines.search.trial import CONFIRMATION, TRIALS
+from mlim_ray.pipelines.search.trial_job import CONFIRMATION, TRIALS
 from mlim_ray.pipelines.setting import Setting, check_places, open_setting
 from mlim_ray.pipelines.signals import Stopped, Terminated, stopping
-from mlim_ray.reporting.progress import Stage, say
+from mlim_ray.reporting.progress import say
 from mlim_ray.training.init_from import has_begun, start_trials
 from mlim_ray.training.run_folder import RunFolder, claim_folder
 
@@ -52,12 +55,18 @@ def search(request: RunRequest[SearchRunConfig]) -> dict[str, Any]:
         return summary(folder, folder.read_json("evaluation.json"))
     say(f"run folder: {folder.path}")
     say(f"budget: {budget(request.config.search)}")
+    job = {
+        "job_name": os.path.basename(folder.path),
+        "run_folder": folder.anywhere,
+        "data": request.data,
+        "trials": str(request.config.search.num_trials),
+    }
     # Ray takes SIGTERM over when it is joined.
     with (
         _resumable(folder, request),
         stopping(str, Terminated),
         Lease(folder.path),
-        connect(request.address, dashboard=request.dashboard) as cluster,
+        connect(request.address, dashboard=request.dashboard, job=job) as cluster,
         stopping(str, Terminated),
         only_search(folder.path, request.address),
     ):
@@ -66,14 +75,17 @@ def search(request: RunRequest[SearchRunConfig]) -> dict[str, Any]:
         check_places(request.data, request.out, cluster)
         setting = _for_budget(open_setting(request, cluster, folder, auto_feed="resident"))
         plan = _plan(setting, cluster)
+        for line in plan.lines(cluster):
+            say(line)
         folder.write_text("config.yaml", config_text(setting.config))
         folder.write_json(
             "environment.json",
-            setting.environment(request, num_workers=1, threads_per_worker=plan.threads_per_worker),
+            setting.environment(request, num_workers=plan.num_workers, threads_per_worker=plan.threads_per_worker),
         )
         if setting.config.model.init_from is not None and not has_begun(folder):
             say(start_trials(folder, setting.config, setting.prepared))
-        with open_store(folder, database) as store:
+        gauges = SetGauges(setting.prepared.manifest.counts.rejected)
+        with contextlib.closing(gauges), open_store(folder, database) as store:
             return _run(folder, store, setting, plan)
 
 
@@ -85,7 +97,14 @@ def _for_budget(setting: Setting[SearchRunConfig]) -> Setting[SearchRunConfig]:
 
 
 def _plan(setting: Setting[SearchRunConfig], cluster: Cluster) -> WorkerPlan:
-    return plan_search(cluster, max_concurrent=setting.config.search.max_concurrent_trials, streams=setting.streams)
+    search = setting.config.search
+    return plan_search(
+        cluster,
+        max_concurrent=search.max_concurrent_trials,
+        streams=setting.streams,
+        gpus_per_trial=search.gpus_per_trial,
+        num_workers=search.workers_per_trial,
+    )
 
 
 def _asks_for_more(folder: RunFolder, config: SearchRunConfig) -> bool:
@@ -104,19 +123,18 @@ def _run(folder: RunFolder, store: StudyStore, setting: Setting[SearchRunConfig]
     resident = None if setting.streams else put_resident(prepared, skips_damaged=config.feed.skips_damaged)
     objectives = config.search.objectives
 
-    def run(stage: Stage, study: TrialStudy, kind: str) -> None:
+    def run(kind: str) -> None:
+        watch.update(study.trials())
         run_trials(folder, setting, plan, study, kind, resident)
-        _show(stage, study)
 
     def on_change() -> None:
         store.on_change()
-        _show(stage, study)
+        watch.update(study.trials())
 
     study: TrialStudy
-    with Stage("search", config.search.num_trials, "trials") as stage:
-        study = searched = SearchStudy(store.storage, config, on_change, store.names.search)
-        stage.total = study.num_trials
-        run(stage, study, TRIALS)
+    study = searched = SearchStudy(store.storage, config, on_change, store.names.search)
+    with SearchWatch(folder, config.search, TRIALS, study.num_trials) as watch:
+        run(TRIALS)
     results = [trial_result(trial, objectives) for trial in searched.trials()]
     if not ranked(results):
         raise ValueError(
@@ -127,10 +145,9 @@ def _run(folder: RunFolder, store: StudyStore, setting: Setting[SearchRunConfig]
     confirmation = None
     arms = arms_of(results) if config.search.confirm else []
     if len(arms) > 1:
-        with Stage("confirm", len(arms) * config.search.num_confirm_seeds, "runs") as stage:
-            study = confirmed = ConfirmationStudy(store.storage, config, arms, on_change, store.names.confirmation)
-            stage.total = study.num_trials
-            run(stage, study, CONFIRMATION)
+        study = confirmed = ConfirmationStudy(store.storage, config, arms, on_change, store.names.confirmation)
+        with SearchWatch(folder, config.search, CONFIRMATION, study.num_trials) as watch:
+            run(CONFIRMATION)
         runs = measure_all(folder, setting, plan, yardstick, _whole(confirmed), CONFIRMATION)
         evaluations = {number: entry.evaluation for number, entry in runs.items()}
         confirmation = conclude(arms, confirmed.seeds, confirmed.trials(), objectives, evaluations)
@@ -149,14 +166,6 @@ def _whole(study: TrialStudy) -> dict[int, tuple[Parameters, int]]:
     """Parameters and seed of the trials that saw the whole budget, by number."""
     whole = (trial for trial in study.trials() if trial.state == TrialState.COMPLETE)
     return {trial.number: (parameters_of(trial), seed_of(trial)) for trial in whole}
-
-
-def _show(stage: Stage, study: TrialStudy) -> None:
-    trials = study.trials()
-    scores = [trial.values[0] for trial in trials if trial.state == TrialState.COMPLETE]
-    running = len(study.unfinished())
-    extra = {"best": min(scores)} if scores else {}
-    stage.advance(len(trials) - running, running=running, **extra)
 
 
 @contextlib.contextmanager

@@ -159,6 +159,7 @@ class TrialStudy(ABC):
         frozen = self.trials()[number]
         trial = self._open[number] = optuna.trial.Trial(self._study, frozen._trial_id)
         self._tell_sampler(trial, parameters_of(frozen))
+        self._on_change()
         return Begun(number, parameters_of(frozen), role_of(frozen), seed_of(frozen))
 
     def last_samples(self, number: int) -> int:

@@ -11,7 +11,7 @@ from mlim_ray.data.storage_error import StorageError
 from mlim_ray.pipelines.failures import mistake_of, reason
 from mlim_ray.pipelines.search.database import plain_cause
 from mlim_ray.pipelines.search.searcher import FAULT, IS_OUTSIDE, NUMBER, PARAMETERS, SEED, tune_result
-from mlim_ray.pipelines.search.trial import TrialJob, trial_folder
+from mlim_ray.pipelines.search.trial_job import TrialJob, trial_folder
 from mlim_ray.training.non_finite import NonFiniteError
 
 _OWNER = "trial.json"

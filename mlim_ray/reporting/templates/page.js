@@ -1,32 +1,34 @@
 "use strict";
-for (const [id, chart] of Object.entries(JSON.parse(document.getElementById("charts").textContent))) {
-  const element = document.getElementById(id);
-  if (element) Plotly.newPlot(element, chart.data, chart.layout, { responsive: true, displayModeBar: false });
-}
-
-// A click on a heading sorts by its column; rows without a figure stay at the end.
-for (const table of document.querySelectorAll("table.sortable")) {
-  const body = table.tBodies[0];
-  const headings = table.querySelectorAll("th[data-column]");
-  const sort = (heading) => {
-    const column = Number(heading.dataset.column);
-    const ascending = heading.getAttribute("aria-sort") !== "ascending";
-    const key = (row) => row.cells[column].dataset.value;
-    const compare = (a, b) => {
-      const [x, y] = [key(a), key(b)];
-      if (x === "" || y === "") return (x === "") - (y === "");
-      const order = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
-      return ascending ? order : -order;
-    };
-    body.append(...[...body.rows].sort(compare));
-    for (const other of headings) other.removeAttribute("aria-sort");
-    heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
+// Charts name colours of the style sheet, so that they are right in light, in dark and on paper.
+const charts = Object.entries(JSON.parse(document.getElementById("charts").textContent))
+  .filter(([id]) => document.getElementById(id));
+const draw = () => {
+  const style = getComputedStyle(document.documentElement);
+  const painted = (part) => {
+    if (typeof part === "string") return part.startsWith("--chart-") ? style.getPropertyValue(part).trim() || part : part;
+    if (Array.isArray(part)) return part.map(painted);
+    if (part === null || typeof part !== "object") return part;
+    return Object.fromEntries(Object.entries(part).map(([name, value]) => [name, painted(value)]));
   };
-  for (const heading of headings) {
-    heading.tabIndex = 0;
-    heading.addEventListener("click", () => sort(heading));
-    heading.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" || event.key === " ") { event.preventDefault(); sort(heading); }
-    });
+  for (const [id, chart] of charts) {
+    const element = document.getElementById(id);
+    const layout = { ...painted(chart.layout), width: element.clientWidth };
+    Plotly.react(element, painted(chart.data), layout, { displayModeBar: false });
   }
+};
+draw();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+let width = innerWidth;
+let waiting = 0;
+addEventListener("resize", () => {
+  if (innerWidth === width) return;
+  width = innerWidth;
+  clearTimeout(waiting);
+  waiting = setTimeout(draw, 150);
+});
+for (const [event, isOn] of [["beforeprint", true], ["afterprint", false]]) {
+  addEventListener(event, () => {
+    document.documentElement.classList.toggle("printing", isOn);
+    draw();
+  });
 }
