@@ -39,7 +39,7 @@ def parse_pretrain(
     """
     base = build()
     parser, group = _parser(base, description)
-    group.add_argument("--config", metavar="FILE", help="config.yaml of a run or best.yaml of a search to start from")
+    _add_config(group)
     group.add_argument(
         "--workers",
         metavar="W",
@@ -49,10 +49,7 @@ def parse_pretrain(
     add_shorthand(group, type(base), "--steps", "train.num_steps", base)
     parsed = parser.parse_args(argv)
     check_readable(parsed.out)
-    base = _resumed(parsed, base)
-    if parsed.config is not None:
-        base = _load(_not_empty("--config", parsed.config), base, given_text(parsed, "model.size"))
-    config = apply_knobs(base, parsed)
+    config = apply_knobs(_configured(parsed, base), parsed)
     min_workers, num_workers = _workers(parsed.workers)
     _check_workers(num_workers, config)
     return _request(config, parsed, num_workers, min_workers)
@@ -64,6 +61,7 @@ def parse_search(
     """The request of one search; arguments and errors as for `parse_pretrain`."""
     base = build()
     parser, group = _parser(base, description)
+    _add_config(group)
     add_shorthand(group, type(base), "--trials", "search.num_trials", base)
     add_shorthand(group, type(base), "--max-samples", "search.max_samples", base)
     add_shorthand(group, type(base), "--workers-per-trial", "search.workers_per_trial", base)
@@ -78,7 +76,7 @@ def parse_search(
     )
     parsed = parser.parse_args(argv)
     check_readable(parsed.out)
-    config = apply_knobs(_with_space(_resumed(parsed, base), parsed.space), parsed)
+    config = apply_knobs(_with_space(_configured(parsed, base), parsed.space), parsed)
     num_workers = config.search.workers_per_trial
     _check_workers(num_workers, config, "--workers-per-trial")
     return _request(config, parsed, num_workers)
@@ -191,6 +189,18 @@ def _request(
         dashboard=not parsed.no_dashboard,
         min_workers=min_workers,
     )
+
+
+def _add_config(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--config", metavar="FILE", help="config.yaml of a run or best.yaml of a search to start from")
+
+
+def _configured(parsed: argparse.Namespace, base: Config) -> Config:
+    """What the flags are laid over: the experiment's own, that of a run to be resumed, or a file's."""
+    base = _resumed(parsed, base)
+    if parsed.config is None:
+        return base
+    return _load(_not_empty("--config", parsed.config), base, given_text(parsed, "model.size"))
 
 
 def _resumed(parsed: argparse.Namespace, base: Config) -> Config:

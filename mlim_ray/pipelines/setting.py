@@ -51,6 +51,7 @@ _MAY_CHANGE = {
             "storage",
             "max_concurrent_trials",
             "gpus_per_trial",
+            "storage",
         )
     ),
     ("search", "price_per_hour"),

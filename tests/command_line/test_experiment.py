@@ -6,7 +6,7 @@ import pytest
 
 from mlim_ray.command_line.experiment import parse_pretrain, parse_search
 from mlim_ray.config import FeedConfig, ModelConfig, PretrainConfig, SearchRunConfig, TrainConfig
-from mlim_ray.config.files import best_text
+from mlim_ray.config.files import best_text, config_text
 from mlim_ray.data.storage import MissingPathError
 
 
@@ -128,6 +128,16 @@ def test_a_space_is_given_in_a_file_or_on_the_command_line(tmp_path: Path) -> No
 def test_a_shorthand_and_its_long_flag_may_agree() -> None:
     request = parse_pretrain(["--train.num_steps", "6", "--steps=6"], PretrainConfig)
     assert request.config.train.num_steps == 6
+
+
+def test_a_search_starts_from_the_config_of_another(tmp_path: Path) -> None:
+    before = parse_search(
+        ["--trials", "5", "--space", "recon.weight=2..4", "--mlm.weight", "3"], SearchRunConfig
+    ).config
+    path = tmp_path / "config.yaml"
+    path.write_text(config_text(before))
+    assert parse_search(["--config", str(path)], SearchRunConfig).config == before
+    assert parse_search(["--config", str(path), "--trials", "6"], SearchRunConfig).config.search.num_trials == 6
 
 
 def test_flags_are_laid_over_the_config_file(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import threading
@@ -21,15 +22,16 @@ NUM_CPUS = 2
 
 
 class OwnRay:
-    """A Ray of two CPUs; as a context manager it ends with all that is below it."""
+    """A Ray of two CPUs, which drivers join at `address` with `environment`; as a context manager it ends with all that
+    is below it."""
 
     def __init__(self, *, dashboard: bool) -> None:
-        # Of the environment, only what the S3 tests set must not reach it.
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        self.environment = environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self._process = subprocess.Popen(
             [sys.executable, __file__, str(int(dashboard))],
             cwd=ROOT,
-            env=environment,
+            env=self.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -55,6 +57,7 @@ class OwnRay:
         command = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--address", self.address]
         node = subprocess.Popen(
             [*command, "--num-cpus", "1", "--object-store-memory", str(STORE_BYTES)],
+            env=self.environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -81,8 +84,8 @@ class OwnRay:
             counted = self.count()
         return counted
 
-    def processes(self, title: str) -> list[psutil.Process]:
-        """Processes of this Ray by the start of their title."""
+    def processes(self, title: str | tuple[str, ...]) -> list[psutil.Process]:
+        """Processes of this Ray by the start of their title, or by one of several."""
         found = []
         for process in psutil.Process(self._process.pid).children(recursive=True):
             try:
@@ -133,6 +136,7 @@ def main(dashboard: bool) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     ray.init(
+        address="local",
         num_cpus=NUM_CPUS,
         include_dashboard=dashboard,
         object_store_memory=STORE_BYTES,

@@ -22,7 +22,7 @@ from mlim_ray.pipelines.search.trial_label import called
 from mlim_ray.pipelines.setting import Setting
 from mlim_ray.reporting.figures import Command
 from mlim_ray.reporting.progress import Stage, say, table
-from mlim_ray.reporting.search_figures import Search
+from mlim_ray.reporting.search_figures import Phase, Search
 from mlim_ray.reporting.search_page import render_search_page
 from mlim_ray.reporting.verdict import judge
 from mlim_ray.training.run_folder import RunFolder
@@ -73,12 +73,13 @@ def write_conclusion(
     results: Sequence[TrialResult],
     measured: Mapping[int, Measured],
     confirmation: dict[str, Any] | None,
+    importance: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Write the search's files, `evaluation.json` last, which is what this gives."""
     best = leader_of(results, confirmation)
     folder.write_text("best.yaml", best_text(trial_config(setting.config, best.params)))
     storage.write_bytes_atomically(folder.file("trials.parquet"), table_bytes(results))
-    found = search_of(setting.config, results, confirmation)
+    found = search_of(setting.config, results, confirmation=confirmation, importance=importance)
     sentences = judge(found).sentences
     page = render_search_page(
         title=os.path.basename(folder.path),
@@ -103,6 +104,7 @@ def write_conclusion(
         },
         "verdict": sentences,
         "confirmation": confirmation,
+        "importance": importance,
         "trials": [{**result.row(), "curve": result.curve} for result in results],
         **(best.evaluation or {}),
     }
@@ -110,12 +112,21 @@ def write_conclusion(
     return evaluation
 
 
-def search_of(config: SearchRunConfig, results: Sequence[TrialResult], confirmation: dict[str, Any] | None) -> Search:
+def search_of(
+    config: SearchRunConfig,
+    results: Sequence[TrialResult],
+    *,
+    confirmation: dict[str, Any] | None = None,
+    importance: dict[str, Any] | None = None,
+    phase: Phase = "finished",
+) -> Search:
     """The search as its verdict and its page see it."""
     dimensions = config.dimensions
     return Search.of(
         [vars(result) for result in results],
         confirmation=confirmation,
+        importance=importance,
+        phase=phase,
         rungs=config.search.rungs,
         objectives=[objective.name for objective in config.search.objectives],
         num_trials=config.search.num_trials,

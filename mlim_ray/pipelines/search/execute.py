@@ -45,8 +45,8 @@ def run_trials(
         resident: the decoded training split; None streams it.
 
     Raises:
-        SearchEnded: what lies outside of the trials ended it; the study keeps those that ran, to be taken up.
         ValueError: what trials are ranked by cannot be measured on this set.
+        SearchEnded: what lies outside of the trials ended it; the study keeps those that ran, to be taken up.
     """
     if study.is_complete:
         return

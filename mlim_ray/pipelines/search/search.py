@@ -21,6 +21,8 @@ from mlim_ray.pipelines.search.confirmation import arms_of, conclude
 from mlim_ray.pipelines.search.database import open_database
 from mlim_ray.pipelines.search.execute import SearchEnded, run_trials
 from mlim_ray.pipelines.search.gauges import SetGauges
+from mlim_ray.pipelines.search.importance import knob_importance
+from mlim_ray.pipelines.search.live_page import LivePage
 from mlim_ray.pipelines.search.results import ranked, trial_result
 from mlim_ray.pipelines.search.search_watch import SearchWatch
 from mlim_ray.pipelines.search.sole import only_search
@@ -130,7 +132,9 @@ def _run(folder: RunFolder, store: StudyStore, setting: Setting[SearchRunConfig]
     def on_change() -> None:
         store.on_change()
         watch.update(study.trials())
+        page.update(searched.trials(), "searching" if study is searched else "confirming")
 
+    page = LivePage(folder, config)
     study: TrialStudy
     study = searched = SearchStudy(store.storage, config, on_change, store.names.search)
     with SearchWatch(folder, config.search, TRIALS, study.num_trials) as watch:
@@ -157,7 +161,8 @@ def _run(folder: RunFolder, store: StudyStore, setting: Setting[SearchRunConfig]
         trial_result(trial, objectives, measured[trial.number].evaluation if trial.number in measured else None)
         for trial in searched.trials()
     ]
-    evaluation = write_conclusion(folder, setting, results, measured, confirmation)
+    importance = knob_importance(searched.trials(), objectives)
+    evaluation = write_conclusion(folder, setting, results, measured, confirmation, importance)
     tell(folder, evaluation, results)
     return summary(folder, evaluation)
 

@@ -26,7 +26,8 @@ EXPERIMENT = str(ROOT / "experiments" / "tune_mam.py")
 BUDGET_S = 900.0
 SLACK_BYTES = 1 << 20
 """of the object store: small results that Ray frees a little later"""
-TRIAL, WORKER, CONTROLLER = "ray::GroupTrial", "ray::RayTrainWorker", "ray::TrainController"
+WORKER, CONTROLLER = "ray::RayTrainWorker", "ray::TrainController"
+TRIAL = ("ray::ResourceTrainable", "ray::GroupTrial", "ray::trial")
 FLAGS = [
     *("--data", "generated:400", "--prepare.vocabulary-size", "200", "--confirm", "false", "--json"),
     *("--search.max-concurrent-trials", "1", "--probe.num-records", "16", "--probe.linear-train-records", "50"),
@@ -39,9 +40,13 @@ NUM_TRIALS, MAX_SAMPLES = 6, 900
 class Search:
     """One search in `folder`, of one or more drivers one after the other."""
 
-    def __init__(self, folder: Path, name: str, *flags: str) -> None:
+    def __init__(self, folder: Path, name: str, *flags: str, cluster: OwnRay | None = None) -> None:
         self.out = folder / name
-        self._folder, self._flags = folder, flags
+        self._folder, self._flags = folder, list(flags)
+        self._environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        if cluster is not None:
+            self._environment = cluster.environment
+            self._flags += ["--address", cluster.address, "--workers-per-trial", "2"]
         self.process = self._start()
 
     def resume(self) -> None:
@@ -85,26 +90,23 @@ class Search:
         return output
 
     def _start(self, *flags: str) -> subprocess.Popen[str]:
-        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         return subprocess.Popen(
             [sys.executable, EXPERIMENT, *FLAGS, *self._flags, *flags, "--out", str(self.out)],
             cwd=self._folder,
-            env=environment,
+            env=self._environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
 
-def two_workers(cluster: OwnRay, num_trials: int = NUM_TRIALS, max_samples: int = MAX_SAMPLES) -> list[str]:
-    budget = ["--trials", str(num_trials), "--max-samples", str(max_samples)]
-    return [*budget, "--workers-per-trial", "2", "--address", cluster.address]
+def budget(num_trials: int = NUM_TRIALS) -> list[str]:
+    return ["--trials", str(num_trials), "--max-samples", str(MAX_SAMPLES)]
 
 
-def kill_one(cluster: OwnRay, title: str) -> None:
+def kill_one(cluster: OwnRay, title: str | tuple[str, ...]) -> None:
     """Kill a process of the trial that runs."""
-    for process in cluster.processes(title)[:1]:
-        process.kill()
+    cluster.processes(title)[0].kill()
 
 
 def is_empty(counted: dict[str, Any]) -> bool:
@@ -125,8 +127,7 @@ def cluster() -> Iterator[OwnRay]:
 @pytest.fixture(scope="module")
 def of_one_worker(folder: Path) -> Search:
     """The same search with one worker a trial."""
-    budget = ("--trials", str(NUM_TRIALS), "--max-samples", str(MAX_SAMPLES))
-    search = Search(folder, "one", *budget, "--no-dashboard")
+    search = Search(folder, "one", *budget(), "--no-dashboard")
     search.finish()
     return search
 
@@ -135,7 +136,7 @@ def test_a_search_whose_workers_and_driver_are_killed_finds_what_one_worker_a_tr
     folder: Path, cluster: OwnRay, of_one_worker: Search
 ) -> None:
     before = cluster.count()
-    search = Search(folder, "two", *two_workers(cluster))
+    search = Search(folder, "two", *budget(), cluster=cluster)
     search.wait_for(lambda: search.num_rungs() >= 1)
     kill_one(cluster, WORKER)
     first = str(search.out / "trials" / "00000")
@@ -165,7 +166,7 @@ def test_a_search_whose_workers_and_driver_are_killed_finds_what_one_worker_a_tr
 def test_a_killed_trial_leaves_nothing_where_the_dashboard_runs(folder: Path, of_one_worker: Search) -> None:
     with OwnRay(dashboard=True) as cluster:
         before = cluster.count()
-        search = Search(folder, "with-dashboard", *two_workers(cluster, num_trials=2))
+        search = Search(folder, "with-dashboard", *budget(2), cluster=cluster)
         search.wait_for(lambda: search.num_rungs() >= 1)
         kill_one(cluster, CONTROLLER)
         search.finish()
@@ -180,7 +181,7 @@ def test_a_killed_trial_leaves_nothing_where_the_dashboard_runs(folder: Path, of
 def test_a_trial_goes_on_when_the_node_of_one_of_its_workers_is_lost(
     folder: Path, cluster: OwnRay, of_one_worker: Search
 ) -> None:
-    search = Search(folder, "lost-node", *two_workers(cluster, num_trials=1))
+    search = Search(folder, "lost-node", *budget(1), cluster=cluster)
     # The search is planned for the node that is there; its first group then finds but one CPU free on it.
     search.wait_for(lambda: (search.out / "environment.json").exists())
     cluster.hold_cpu()
@@ -206,7 +207,7 @@ def test_thirty_trials_leave_nothing_behind(tmp_path: Path, dashboard: bool) -> 
     titles = (WORKER, CONTROLLER, TRIAL)
     with OwnRay(dashboard=dashboard) as cluster:
         before = cluster.count()
-        search = Search(tmp_path, "thirty", *two_workers(cluster, num_trials=30))
+        search = Search(tmp_path, "thirty", *budget(30), cluster=cluster)
         most_groups, struck = 0, 0
         while struck < 9:
             number = 3 * struck
