@@ -1,5 +1,6 @@
 """Trials of a study run by Ray Tune until its budget is used up."""
 
+import logging
 from typing import Any
 
 import ray
@@ -102,6 +103,8 @@ def run_study(
             callbacks=[Reaper()],
         ),
     )
+    # Of a trial that fails, Tune prints all that it knows; the search tells it in one line.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     tuner.fit()
     if study.stopped_by is not None:
         raise SearchEnded(study.stopped_by)
