@@ -146,10 +146,7 @@ def _search(given: argparse.Namespace) -> Figures:
 
 def _bare(given: argparse.Namespace) -> Figures:
     """The trials of that search again: seconds of steps and evaluation of each, by number."""
-    import optuna
     import torch
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
 
     from mlim_ray.config import SearchRunConfig
     from mlim_ray.config.files import parse_config
@@ -157,14 +154,14 @@ def _bare(given: argparse.Namespace) -> Figures:
     from mlim_ray.data.storage import read_bytes
     from mlim_ray.evaluation.measures import Measurer
     from mlim_ray.pipelines.search.space import trial_config
-    from mlim_ray.pipelines.search.study import STUDY_NAME, parameters_of, rungs_of
+    from mlim_ray.pipelines.search.study import parameters_of, rungs_of
+    from mlim_ray.pipelines.search.study_store import open_study
     from mlim_ray.training.build import build_trainer, run_masking
     from mlim_ray.training.run_folder import RunFolder
     from mlim_ray.training.stream import TRAIN_SPLIT, read_groups, resident_batches
 
     folder = RunFolder(_out(given))
     environment = folder.read_json("environment.json")
-    journal = JournalStorage(JournalFileBackend(folder.file("study.log")))
     path = folder.file("config.yaml")
     base = parse_config(read_bytes(path), path, SearchRunConfig())
     prepared = PreparedSet.open(environment["prepared"])
@@ -174,7 +171,7 @@ def _bare(given: argparse.Namespace) -> Figures:
     torch.set_num_threads(environment["threads_per_worker"])
     records = read_groups(prepared, range(prepared.num_groups(TRAIN_SPLIT)))
     seconds: dict[str, float] = {}
-    for trial in optuna.load_study(study_name=STUDY_NAME, storage=journal).trials:
+    for trial in open_study(folder.path).trials:
         config = trial_config(base, parameters_of(trial))
         trainer = build_trainer(config, prepared, device)
         order, num_cells = trainer.order, trainer.model.config.num_cells

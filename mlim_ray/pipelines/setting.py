@@ -48,6 +48,7 @@ _MAY_CHANGE = {
             "confirm",
             "num_confirm_seeds",
             "num_retries",
+            "storage",
             "max_concurrent_trials",
             "gpus_per_trial",
             "storage",

@@ -28,6 +28,7 @@ def s3_settings() -> Iterator[tuple[int, str, str]]:
 
 @pytest.fixture(scope="session")
 def local_ray(s3_settings: tuple[int, str, str]) -> Iterator[None]:
+    # Never another Ray that happens to run on the machine.
     ray.init(
         address="local",
         num_cpus=2,

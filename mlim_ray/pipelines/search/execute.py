@@ -1,5 +1,6 @@
 """Trials of a study run by Ray Tune until its budget is used up."""
 
+import logging
 from typing import Any
 
 import ray
@@ -78,6 +79,9 @@ def run_study(
         trainable: what a trial is, with what its process takes.
         name: of Tune's folder.
         folder: where Tune keeps that, local or in S3.
+
+    Raises:
+        SearchEnded: as `run_trials`.
     """
     tuner = tune.Tuner(
         trainable,
@@ -99,6 +103,8 @@ def run_study(
             callbacks=[Reaper()],
         ),
     )
+    # Of a trial that fails, Tune prints all that it knows; the search tells it in one line.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     tuner.fit()
     if study.stopped_by is not None:
         raise SearchEnded(study.stopped_by)

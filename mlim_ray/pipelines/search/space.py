@@ -67,6 +67,8 @@ def trial_config(base: SearchRunConfig, parameters: Mapping[str, Value], seed: i
         parameters: of the trial.
         seed: None: the base's own.
     """
+    # What else the space holds need not go with this trial's values.
+    base = base.model_copy(update={"search": base.search.model_copy(update={"space": ()})})
     knobs: dict[str, Value] = {name: value for name, value in parameters.items() if is_knob(name)}
     policy = str(parameters["policy"])
     own = {

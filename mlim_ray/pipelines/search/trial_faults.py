@@ -8,7 +8,7 @@ from ray import tune
 from mlim_ray.data import storage
 from mlim_ray.data.row_groups import DamagedShardError
 from mlim_ray.data.storage_error import StorageError
-from mlim_ray.pipelines.failures import mistake_of, reason
+from mlim_ray.pipelines.failures import mistake_of
 from mlim_ray.pipelines.search.database import plain_cause
 from mlim_ray.pipelines.search.searcher import FAULT, IS_OUTSIDE, NUMBER, PARAMETERS, SEED, tune_result
 from mlim_ray.pipelines.search.trial_job import TrialJob, trial_folder
@@ -89,9 +89,7 @@ def reason_of(fault: BaseException) -> str:
     if isinstance(fault, NonFiniteError):
         # What follows tells how to mend a run; a trial is left as it is.
         return str(fault).split("; ")[0]
-    if is_outside(fault):
-        return plain_cause(fault)
-    return reason(fault)
+    return plain_cause(fault)
 
 
 def _told(error: Exception) -> BaseException:
@@ -99,4 +97,5 @@ def _told(error: Exception) -> BaseException:
     mistake = mistake_of(error)
     if mistake is None:
         raise error
-    return mistake
+    # Of a task that failed elsewhere.
+    return getattr(mistake, "cause", None) or mistake

@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from mlim_ray.pipelines.failures import read_restarts
 from mlim_ray.pipelines.search.study import rungs_of
+from mlim_ray.pipelines.search.study_store import open_study
 from tests.pipelines.own_ray import NUM_CPUS, OwnRay
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1_800)]
@@ -58,13 +56,7 @@ class Search:
     def trials(self) -> list[FrozenTrial]:
         """As the journal has them."""
         try:
-            storage = JournalStorage(JournalFileBackend(str(self.out / "study.log")))
-            # Without a confirmation there is one, under a name of its own.
-            return [
-                trial
-                for name in optuna.get_all_study_names(storage)
-                for trial in optuna.load_study(study_name=name, storage=storage).trials
-            ]
+            return open_study(str(self.out)).trials
         except (FileNotFoundError, KeyError, ValueError):
             return []
 
