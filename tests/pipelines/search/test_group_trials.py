@@ -19,7 +19,7 @@ from mlim_ray.pipelines.search.study import rungs_of
 from mlim_ray.pipelines.search.study_store import open_study
 from tests.pipelines.own_ray import NUM_CPUS, OwnRay
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1_800)]
+pytestmark = [pytest.mark.cluster, pytest.mark.torture, pytest.mark.timeout(1_800)]
 
 ROOT = Path(__file__).resolve().parents[3]
 EXPERIMENT = str(ROOT / "experiments" / "tune_mam.py")
