@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -58,16 +58,7 @@ class Stage:
 
     def __enter__(self) -> Self:
         self._started = self._clock()
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
-            self._live = Live(
-                get_renderable=lambda: Text(self.line(), no_wrap=True, overflow="ellipsis"),
-                console=self._console,
-                transient=True,
-                refresh_per_second=_REFRESH_PER_S,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._live.start()
+        self._live = start_live(self._console, lambda: Text(self.line(), no_wrap=True, overflow="ellipsis"))
         return self
 
     def advance(self, done: int, *, data_wait_ratio: float | None = None, **extra: object) -> None:
@@ -118,6 +109,24 @@ class Stage:
 
     def _wait(self) -> list[str]:
         return [] if self._data_wait_ratio is None else [f"data wait {self._data_wait_ratio:.0%}"]
+
+
+def start_live(
+    console: Console, renderable: Callable[[], RenderableType], refresh_per_s: float = _REFRESH_PER_S
+) -> Live | None:
+    """What a terminal shows and redraws until it is stopped; None where the console is no terminal."""
+    if not console.is_terminal or console.is_dumb_terminal:
+        return None
+    live = Live(
+        get_renderable=renderable,
+        console=console,
+        transient=True,
+        refresh_per_second=refresh_per_s,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    live.start()
+    return live
 
 
 class Stages:

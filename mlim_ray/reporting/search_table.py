@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mlim_ray.reporting.progress import duration
+from mlim_ray.reporting.progress import duration, start_live
 
 State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAIL"]
 
@@ -90,16 +90,7 @@ class SearchTable:
 
     def __enter__(self) -> Self:
         self._started = self._clock()
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
-            self._live = Live(
-                get_renderable=self.renderable,
-                console=self._console,
-                transient=True,
-                refresh_per_second=_REFRESH_PER_S,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._live.start()
+        self._live = start_live(self._console, self.renderable, _REFRESH_PER_S)
         return self
 
     def update(self, rows: Sequence[TrialRow]) -> None:

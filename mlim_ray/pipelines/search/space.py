@@ -1,17 +1,17 @@
 """What a search varies, the references it starts with, and how a trial's parameters become a config."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 
 from mlim_ray.config import AlternatingConfig, IndependentConfig, MamConfig, SearchRunConfig
 from mlim_ray.config.overlay import with_knobs
 from mlim_ray.config.space import DEFAULT_SPACE, Choice, Dimension, Value, is_knob
+from mlim_ray.reporting.search_figures import Role
 
 Parameters = dict[str, Value]
 """Of a trial, by the names of the space: its policy, that policy's own, and the knobs that are varied."""
-Role = Literal["paper", "light_only", "both_heavy", "alternating", "searched"]
 
 REFERENCES: tuple[Role, ...] = ("paper", "light_only", "both_heavy", "alternating")
 """Roles of the first trials, in order; never stopped early (contract C5)."""
