@@ -23,11 +23,11 @@ from mlim_ray.pipelines.search.database import plain_cause
 from mlim_ray.pipelines.search.space import (
     REFERENCES,
     Parameters,
-    Role,
     lies_in,
     reference_parameters,
     suggest,
 )
+from mlim_ray.reporting.search_figures import Role
 
 Result = TypeVar("Result")
 
