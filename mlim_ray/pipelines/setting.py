@@ -48,13 +48,12 @@ _MAY_CHANGE = {
             "confirm",
             "num_confirm_seeds",
             "num_retries",
-            "storage",
             "max_concurrent_trials",
             "gpus_per_trial",
             "storage",
+            "price_per_hour",
         )
     ),
-    ("search", "price_per_hour"),
     *(("train", f"{knob}_s") for knob in ("report_every", "collective_timeout", "stop_within", "resize_every")),
 }
 

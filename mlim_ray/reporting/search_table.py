@@ -55,6 +55,7 @@ class SearchTable:
         num_trials: trials of the whole search.
         max_samples: samples that a trial sees which is not stopped.
         name: what is going on, one word ("search", "confirm").
+        one: what each of them is called, before its number.
         objectives: names of the scores, the first one ranking the table.
         price_per_hour: what an hour of the cluster costs, in whatever currency; None tells no spend.
         samples_now: samples that a running trial has seen by now, for progress between rungs; called from a thread.
@@ -68,6 +69,7 @@ class SearchTable:
         max_samples: int,
         *,
         name: str = "search",
+        one: str = "trial",
         objectives: tuple[str, ...] = ("score",),
         price_per_hour: float | None = None,
         samples_now: Callable[[int], int] | None = None,
@@ -77,6 +79,7 @@ class SearchTable:
         self._num_trials = num_trials
         self._max_samples = max_samples
         self._name = name
+        self._one = one
         self._objectives = objectives
         self._price_per_hour = price_per_hour
         self._samples_now = samples_now
@@ -121,7 +124,11 @@ class SearchTable:
     def last_line(self) -> str:
         """The line that stays: what was done, in how long, at what rate and price."""
         rows = self._now()
-        parts = [f"{len(rows):,} trials in {duration(self._elapsed())}", self._states(rows), self._rate_text(rows)]
+        parts = [
+            f"{len(rows):,} {self._one}s in {duration(self._elapsed())}",
+            self._states(rows),
+            self._rate_text(rows),
+        ]
         if self._price_per_hour is not None:
             parts.append(f"spend {_money(self._cost(self._elapsed()))} at {self._price_per_hour:g} an hour")
         return f"{self._name}: {', '.join(parts)}"
@@ -181,8 +188,9 @@ class SearchTable:
         return left / rate, not ended
 
     def _counts(self, rows: Sequence[TrialRow]) -> str:
-        return f"{sum(row.state != 'RUNNING' for row in rows):,} of {self._num_trials:,} trials ended, " + self._states(
-            rows, running=True
+        return (
+            f"{sum(row.state != 'RUNNING' for row in rows):,} of {self._num_trials:,} {self._one}s ended, "
+            + self._states(rows, running=True)
         )
 
     def _states(self, rows: Sequence[TrialRow], *, running: bool = False) -> str:
@@ -215,7 +223,7 @@ class SearchTable:
             best = self._best(rows, objective)
             if best is None:
                 return ["best so far: none has seen all its samples yet"]
-            text = f"best so far: trial {best.number} ({_name(best)}), {name} {best.scores[objective]:.4g}"
+            text = f"best so far: {self._one} {best.number} ({_name(best)}), {name} {best.scores[objective]:.4g}"
             lines.append(text + self._against_references(rows, best, objective))
         return lines
 
@@ -230,7 +238,7 @@ class SearchTable:
 
     def _ended_line(self, row: TrialRow) -> str:
         samples = f" after {row.samples:,} samples" if row.samples else ""
-        text = f"trial {row.number} ({_name(row)}, {row.policy}): {WORDS[row.state]}{samples}"
+        text = f"{self._one} {row.number} ({_name(row)}, {row.policy}): {WORDS[row.state]}{samples}"
         if row.scores:
             text += ", " + ", ".join(
                 f"{name} {score:.4g}" for name, score in zip(self._objectives, row.scores, strict=False)
@@ -239,7 +247,7 @@ class SearchTable:
             text += f": {row.reason}"
         best = self._best(self._rows, 0)
         if best is not None and best.number != row.number:
-            text += f"; best so far: trial {best.number}, {best.scores[0]:.4g}"
+            text += f"; best so far: {self._one} {best.number}, {best.scores[0]:.4g}"
         return text
 
     def _table(self, rows: Sequence[TrialRow]) -> Table:

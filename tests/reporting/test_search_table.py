@@ -154,3 +154,13 @@ def test_a_terminal_sees_one_table_live_and_keeps_one_line(monkeypatch: pytest.M
     assert "trial 1 (light only" not in text, "lines are for what is no terminal"
     left = text.rpartition("\x1b[2K")[2].replace("\x1b[?25h", "")
     assert left.strip().startswith("search: 6 trials in ") and left.strip().count("\n") == 0
+
+
+def test_runs_of_the_confirmation_are_not_taken_for_the_trials_of_the_search(clock: Clock) -> None:
+    stream = io.StringIO()
+    with SearchTable(2, 900, name="confirm", one="confirming run", stream=stream, clock=clock) as table:
+        table.update([])
+        table.update([PAPER])
+    first, last = stream.getvalue().splitlines()
+    assert first == "confirming run 0 (paper, mam): done after 900 samples, score 0.5"
+    assert last.startswith("confirm: 1 confirming runs in ")

@@ -9,6 +9,7 @@ from optuna.trial import TrialState
 
 from mlim_ray.config import SearchRunConfig
 from mlim_ray.config.files import config_text
+from mlim_ray.data import storage
 from mlim_ray.data.lease import Lease
 from mlim_ray.pipelines.cluster import LOCAL, Cluster, connect
 from mlim_ray.pipelines.feed import put_resident
@@ -79,6 +80,9 @@ def search(request: RunRequest[SearchRunConfig]) -> dict[str, Any]:
         plan = _plan(setting, cluster)
         for line in plan.lines(cluster):
             say(line)
+        if folder.is_finished:
+            # Until its new answer is there, a search that goes on is none that has ended: a kill must not leave both.
+            storage.remove(folder.file("evaluation.json"))
         folder.write_text("config.yaml", config_text(setting.config))
         folder.write_json(
             "environment.json",

@@ -38,6 +38,8 @@ class SearchWatch:
             num_trials,
             search.max_samples,
             name="search" if kind == TRIALS else kind,
+            # Of a number of its own: the confirmation's first is not the search's.
+            one="trial" if kind == TRIALS else "confirming run",
             objectives=tuple(objective.name for objective in self._objectives),
             price_per_hour=search.price_per_hour,
             samples_now=None if storage.is_remote(folder.path) else self._samples_now,

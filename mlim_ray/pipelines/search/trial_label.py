@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_CALLED = {"trials": "trial", "confirm": "confirm"}
+from mlim_ray.pipelines.search.trial_job import CONFIRMATION, TRIALS
+
+_CALLED = {TRIALS: "trial", CONFIRMATION: "confirm"}
 
 
 def called(kind: str) -> str:
@@ -36,7 +38,7 @@ class TrialLabel:
     @property
     def tag(self) -> str:
         """Its tag in metrics, `7` or `confirm 7`."""
-        return str(self.number) if self.kind == "trials" else f"{called(self.kind)} {self.number}"
+        return str(self.number) if self.kind == TRIALS else f"{called(self.kind)} {self.number}"
 
     @property
     def facts(self) -> dict[str, Any]:
