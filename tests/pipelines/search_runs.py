@@ -91,6 +91,8 @@ class SearchRun:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # What a shell starts in the background does not hear Ctrl-C, and neither would what it starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         return self
 

@@ -97,7 +97,6 @@ def test_a_search_leaves_what_it_promises(undisturbed: tuple[Path, dict[str, Any
         assert chatter not in screen, screen
 
 
-@pytest.mark.torture
 def test_a_search_that_is_stopped_and_killed_ends_as_if_it_had_not_been(
     undisturbed_search: SearchRun, tmp_path: Path
 ) -> None:

@@ -61,7 +61,6 @@ def test_a_journal_that_is_gone_is_no_new_search(undisturbed_search: SearchRun, 
     assert line.startswith(f"{run.journal} is gone")
 
 
-@pytest.mark.torture
 def test_a_finished_search_takes_more_trials_and_no_fewer(undisturbed_search: SearchRun, tmp_path: Path) -> None:
     shutil.copytree(undisturbed_search.folder, tmp_path / "copy")
     run = SearchRun(tmp_path / "copy", str(tmp_path / "copy" / "undisturbed"))
@@ -82,7 +81,6 @@ def test_a_finished_search_takes_more_trials_and_no_fewer(undisturbed_search: Se
     assert run.tables()[0][:7] == undisturbed_search.tables()[0]
 
 
-@pytest.mark.torture
 def test_a_search_on_s3_goes_on_from_the_longer_journal(tmp_path: Path, bucket: str) -> None:
     run = SearchRun(tmp_path, f"{bucket}/runs/search", list(SMALL))
     kept = RunFolder(run.out)
