@@ -19,6 +19,8 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 STORE_BYTES = 300 << 20
 NUM_CPUS = 2
+OF_RAY_DATA = ("_AutoscalingCoordinatorActor", "_StatsActor")
+"""of which Ray Data keeps one each on a cluster that it once worked on, for as long as the cluster lives"""
 
 
 class OwnRay:
@@ -40,7 +42,7 @@ class OwnRay:
         self.address = str(self._answer())
 
     def count(self) -> dict[str, Any]:
-        """Placement groups, living actors, bytes in the object store, and free CPUs."""
+        """Placement groups, living actors but Ray Data's own two, bytes in the object store, and free CPUs."""
         counted: dict[str, Any] = self._ask("count")
         return counted
 
@@ -135,6 +137,10 @@ def main(dashboard: bool) -> None:
     from ray._private.state import state
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    from mlim_ray.pipelines.cluster import quiet
+
+    # Answers alone go to standard output.
+    quiet()
     ray.init(
         address="local",
         num_cpus=NUM_CPUS,
@@ -155,10 +161,14 @@ def main(dashboard: bool) -> None:
         elif line == "free\n":
             held.clear()
         groups = ray.util.placement_group_table().values()
+        actors = [actor["ActorClassName"] for actor in state.actor_table(None, None, "ALIVE").values()]
+        for name in OF_RAY_DATA:
+            if name in actors:
+                actors.remove(name)
         store = get_memory_info_reply(get_state_from_address(address)).store_stats
         counted = {
             "placement_groups": sum(group["state"] != "REMOVED" for group in groups),
-            "actors": sorted(actor["ActorClassName"] for actor in state.actor_table(None, None, "ALIVE").values()),
+            "actors": sorted(actors),
             "object_store_bytes": store.object_store_bytes_used,
             "free_cpus": ray.available_resources().get("CPU", 0.0),
         }

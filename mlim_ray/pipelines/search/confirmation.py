@@ -44,8 +44,8 @@ def conclude(
 
     Gives `seeds`, `arms` (best first, each with its scores in the order of the seeds), `differences` (the leading arm
     less every other one, paired by seed), `seed_noise` (standard deviation of the paper's arm over seeds) and `winner`:
-    the leading arm's trial if its score is lower than every reference's beyond the interval, None if that cannot be
-    said.
+    the leading arm's trial if its score is lower than every reference's beyond the interval (than every other arm's,
+    where no reference is left to beat), None if that cannot be said.
     """
     by_run = {(arm_of(trial), seed_of(trial)): trial for trial in trials if trial.state == TrialState.COMPLETE}
     whole = [arm for arm in arms if all((arm.trial, seed) in by_run for seed in seeds)]
@@ -78,7 +78,9 @@ def conclude(
                 "is_found": estimate.excludes_zero,
             }
         )
-    references = {row["trial"] for row in rows if row["role"] in AGAINST}
+    references = {row["trial"] for row in rows if row["role"] in AGAINST} - {leader["trial"]}
+    # Where no reference came to its end, a winner is one that beats all others.
+    rivals = references or {row["trial"] for row in others}
     beaten = {each["against"] for each in differences if each["is_found"]}
     paper = next((row["scores"] for row in rows if row["role"] == "paper"), None)
     return {
@@ -86,7 +88,7 @@ def conclude(
         "arms": rows,
         "differences": differences,
         "seed_noise": None if paper is None else float(np.std(paper, ddof=1)),
-        "winner": leader["trial"] if references - {leader["trial"]} <= beaten else None,
+        "winner": leader["trial"] if rivals <= beaten else None,
     }
 
 

@@ -177,6 +177,7 @@ def _reason(trial: Trial) -> str:
         return reason(OutOfMemoryError(text))
     if trial.pickled_error_file is None:
         return text.splitlines()[-1]
+    # This very process wrote it a moment ago; nothing that lies in a run folder from before is read.
     with open(trial.pickled_error_file, "rb") as file:
         error = cloudpickle.load(file)
     return reason(getattr(error, "cause", None) or error)

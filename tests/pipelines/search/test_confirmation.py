@@ -73,3 +73,12 @@ def test_an_arm_with_a_failed_run_is_left_out() -> None:
     found = confirmed({5: [0.50, None, 0.52], 0: [0.60, 0.61, 0.62], 1: [0.70, 0.71, 0.72]})
     assert found is not None and [arm["trial"] for arm in found["arms"]] == [0, 1]  # type: ignore[attr-defined]
     assert confirmed({5: [0.5, None, 0.5], 0: [0.6, 0.6, 0.6]}) is None
+
+
+def test_nothing_wins_that_has_beaten_nothing() -> None:
+    close = {5: [0.50, 0.61, 0.52], 7: [0.55, 0.56, 0.57]}
+    found = confirmed(close | {0: [0.6, None, 0.6], 1: [0.7, None, 0.7]})
+    assert found is not None and [arm["trial"] for arm in found["arms"]] == [5, 7]  # type: ignore[attr-defined]
+    assert found["winner"] is None
+    found = confirmed({0: [0.50, 0.61, 0.52], 5: [0.55, 0.56, 0.57], 1: [0.7, None, 0.7]})
+    assert found is not None and found["winner"] is None
