@@ -189,10 +189,11 @@ def summary(folder: RunFolder, evaluation: dict[str, Any]) -> dict[str, Any]:
 
 
 def _row(result: TrialResult) -> dict[str, Any]:
+    role = result.role.replace("_", " ")
     row: dict[str, Any] = {
         "trial": result.trial,
-        "role": result.role.replace("_", " "),
-        "policy": result.params["policy"],
+        # A reference's name tells its policy, and a column of its own would cut the figures.
+        "role": f"{role} {result.params['policy']}" if result.role == "searched" else role,
         SAMPLES: result.samples,
         SCORE: result.score,
     }
