@@ -96,9 +96,11 @@ def open_setting(
         auto_feed: what `feed.kind` auto stands for, if the records fit.
 
     Raises:
-        ValueError: the source, the config and the cluster do not fit together.
+        ValueError: the source, the config and the cluster do not fit together, or a resumed run was begun otherwise.
     """
     config = with_start(request, resolve_size(request.config, has_gpu=cluster.num_gpus >= 1), folder)
+    if request.resume:
+        check_unchanged(folder, config)
     prepared = _prepared_set(request.data, config, folder)
     if request.resume:
         check_same_set(folder, prepared)

@@ -68,6 +68,10 @@ def test_asha_stops_the_weak_at_a_rung(undisturbed_search: SearchRun) -> None:
     assert all(trial.user_attrs["role"] == "searched" for trial in stopped)
     rungs = {step for trial in trials[:4] for step in trial.intermediate_values}
     assert all(max(trial.intermediate_values) in rungs and max(trial.intermediate_values) < 216 for trial in stopped)
+    for trial in trials:
+        folder = Path(undisturbed_search.out, "trials", f"{trial.number:05d}")
+        assert (folder / "checkpoints").exists() == (trial.state == TrialState.COMPLETE)
+        assert (folder / "metrics.jsonl").is_file()
 
 
 def test_a_search_leaves_what_it_promises(undisturbed: tuple[Path, dict[str, Any], str]) -> None:

@@ -24,6 +24,9 @@ def test_a_second_search_on_a_cluster_is_refused_until_the_first_ends(local_ray:
         first.kill()
         # What the killed one left on the cluster is gone before the next one begins.
         second.start().finish()
+        # As where it starts a Ray of its own, another search than it was is none that it goes on with.
+        line = first.resume(*address, "--train.seed", "7").refused()
+        assert line.startswith(f"--train.seed: the run in {first.out} was started with 0"), line
         first.resume(*address, "--trials", "1").wait_for_lines(first.num_lines() + 1)
     finally:
         first.end()

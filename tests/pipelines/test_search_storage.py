@@ -19,6 +19,7 @@ import optuna
 import pytest
 from optuna.storages import RDBStorage
 
+from mlim_ray.data import storage
 from mlim_ray.pipelines.search.study_store import study_names
 from mlim_ray.training.run_folder import RunFolder
 from tests.pipelines.search_runs import BUDGET_S, FLAGS, SMALL, SearchRun, tables_in
@@ -93,8 +94,6 @@ def test_a_search_on_s3_goes_on_from_the_longer_journal(tmp_path: Path, bucket: 
         run.resume().finish()
         assert "lines ahead of" in run.said
         copied = Path(tmp_path / "copied.log")
-        from mlim_ray.data import storage
-
         copied.write_bytes(storage.read_bytes(kept.file("study.log")))
         assert copied.read_bytes().startswith(here[: here.rfind(b"\n") + 1])
         assert [row[1] for row in run.tables()[0]] == ["COMPLETE"] * 2

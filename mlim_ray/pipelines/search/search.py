@@ -30,7 +30,7 @@ from mlim_ray.pipelines.search.sole import only_search
 from mlim_ray.pipelines.search.space import Parameters
 from mlim_ray.pipelines.search.study import ConfirmationStudy, SearchStudy, TrialStudy, parameters_of, seed_of
 from mlim_ray.pipelines.search.study_store import StudyStore, open_store
-from mlim_ray.pipelines.search.trial_job import CONFIRMATION, TRIALS
+from mlim_ray.pipelines.search.trial_job import CONFIRMATION, TRIALS, trial_folder
 from mlim_ray.pipelines.setting import Setting, check_places, open_setting
 from mlim_ray.pipelines.signals import Stopped, Terminated, stopping
 from mlim_ray.reporting.progress import say
@@ -143,6 +143,7 @@ def _run(folder: RunFolder, store: StudyStore, setting: Setting[SearchRunConfig]
     study = searched = SearchStudy(store.storage, config, on_change, store.names.search)
     with SearchWatch(folder, config.search, TRIALS, study.num_trials) as watch:
         run(TRIALS)
+    _drop_stopped(folder, searched)
     results = [trial_result(trial, objectives) for trial in searched.trials()]
     if not ranked(results):
         raise ValueError(
@@ -169,6 +170,13 @@ def _run(folder: RunFolder, store: StudyStore, setting: Setting[SearchRunConfig]
     evaluation = write_conclusion(folder, setting, results, measured, confirmation, importance)
     tell(folder, evaluation, results)
     return summary(folder, evaluation)
+
+
+def _drop_stopped(folder: RunFolder, study: TrialStudy) -> None:
+    """Remove the checkpoints of trials that were stopped: nothing reads them again, and a large model's take much."""
+    for trial in study.trials():
+        if trial.state == TrialState.PRUNED:
+            storage.remove_tree(trial_folder(folder.path, TRIALS, trial.number).file("checkpoints"))
 
 
 def _whole(study: TrialStudy) -> dict[int, tuple[Parameters, int]]:
