@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -15,7 +19,7 @@ from optuna.trial import TrialState
 from mlim_ray.config import SearchRunConfig
 from mlim_ray.config.files import parse_config
 from mlim_ray.pipelines.search.space import REFERENCES
-from tests.pipelines.search_runs import SearchRun
+from tests.pipelines.search_runs import ROOT, SearchRun
 
 pytestmark = pytest.mark.cluster
 
@@ -133,3 +137,17 @@ def test_streamed_trials_learn_what_resident_ones_do(undisturbed_search: SearchR
     finally:
         run.end()
     assert run.trials()[0].intermediate_values == undisturbed_search.trials()[0].intermediate_values
+
+
+def test_the_benchmark_tells_whether_the_first_rung_ranks_trials_as_the_last(
+    undisturbed_search: SearchRun, tmp_path: Path
+) -> None:
+    record = tmp_path / "record.json"
+    command = [sys.executable, "-m", "benchmarks.rank_correlation", undisturbed_search.out, "--out", str(record)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (found,) = json.loads(record.read_text())["first_to_last"]
+    whole = [trial.intermediate_values for trial in undisturbed_search.trials() if trial.state == TrialState.COMPLETE]
+    first, last = (np.argsort(np.argsort([values[at(values)] for values in whole])) for at in (min, max))
+    assert (found["first"], found["last"]) == ("probe", "probe")
+    assert found["spearman"] == pytest.approx(np.corrcoef(first, last)[0, 1])
+    assert -1 <= found["interval"][0] <= found["spearman"] <= found["interval"][1] <= 1

@@ -6,17 +6,19 @@ repeats it.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.pipelines.search_runs import SearchRun
+from tests.pipelines.search_runs import ROOT, SearchRun
 
 pytestmark = [pytest.mark.cluster, pytest.mark.torture, pytest.mark.timeout(2 * 3_600)]
 
@@ -98,6 +100,15 @@ def test_with_several_trials_at_a_time_the_confirmed_intervals_overlap(
         if arm["role"] in ("paper", "light_only"):
             assert overlap(arm["interval"], by_role[arm["role"]])
     assert overlap(ours[0]["interval"], theirs[0]["interval"])
+
+
+def test_the_benchmark_interrupts_a_search_and_compares(undisturbed_search: SearchRun, tmp_path: Path) -> None:
+    record = tmp_path / "record.json"
+    command = [sys.executable, "-m", "benchmarks.interrupted_search", undisturbed_search.out, "--out", str(record)]
+    subprocess.run([*command, "--kills", "2", "--work", str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
+    found = json.loads(record.read_text())
+    assert len(found["kills"]) == 2 and found["changed"] == 0 and found["kills"][1]["trials_ended"] > 0
+    assert all(arm["interval"] == arm["undisturbed"] and arm["overlap"] for arm in found["arms"]), found["arms"]
 
 
 def overlap(one: list[float], other: list[float]) -> bool:
