@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Literal
@@ -23,7 +24,8 @@ Finding = tuple[Agreement, str]
 def agreement_of(search: Search) -> tuple[Agreement, tuple[str, ...]]:
     """The worst finding of the linear probe's two figures, and a sentence for each.
 
-    With a confirmation: paired differences over its seeds. Without: the trials that ran to the end, once each; what the
+    With a confirmation: paired differences over its seeds, with the chance that lies in the held-out records, which are
+    the same for every seed. Without: the trials that ran to the end, once each; what the
     best of so many may be ahead by chance over the held-out records decides nothing. A figure that is itself the score
     cannot disagree with it and is left out; where both are, the probe that masks is laid beside them.
     """
@@ -47,7 +49,8 @@ def _confirmed(search: Search, confirmation: Confirmation, key: AccuracyKey) -> 
     best = confirmation.best
     ours = best.accuracies(key)
     others = {arm.trial: values for arm in confirmation.arms if (values := arm.accuracies(key)) and arm is not best}
-    if not ours or not others:
+    num_held_out = _num_held_out(search.ranked())
+    if not ours or not others or num_held_out is None:
         return None
     name = _name(search, best.trial)
     leader, theirs = max(others.items(), key=lambda item: _mean(item[1]))
@@ -62,8 +65,12 @@ def _confirmed(search: Search, confirmation: Confirmation, key: AccuracyKey) -> 
     from mlim_ray.evaluation.intervals import difference_of
 
     difference = difference_of(theirs, ours)
-    interval = f"95 % interval of the difference {difference.low:+.3f} to {difference.high:+.3f}"
-    if difference.excludes_zero:
+    over_seeds = (difference.high - difference.low) / 2
+    over_records = _quantile(1) * accuracy_difference_error(_mean(ours), _mean(theirs), num_held_out)
+    noise = math.hypot(over_seeds, over_records)
+    low, high = difference.mean - noise, difference.mean + noise
+    interval = f"95 % interval of the difference over seeds and held-out records {low:+.3f} to {high:+.3f}"
+    if low > 0:
         return "disagrees", f"The linear probe {how} ranks {_name(search, leader)} first, {figures} ({interval})."
     return (
         "unclear",
@@ -73,9 +80,7 @@ def _confirmed(search: Search, confirmation: Confirmation, key: AccuracyKey) -> 
 
 def _single(ranked: Sequence[Trial], best: Trial, key: AccuracyKey) -> Finding | None:
     accuracies = {trial.trial: value for trial in ranked if (value := trial.accuracy(key)) is not None}
-    num_held_out = next(
-        (trial.linear_probe["num_held_out"] for trial in ranked if trial.linear_probe is not None), None
-    )
+    num_held_out = _num_held_out(ranked)
     if best.trial not in accuracies or len(accuracies) < 2 or num_held_out is None:
         return None
     ours = accuracies[best.trial]
@@ -89,6 +94,11 @@ def _single(ranked: Sequence[Trial], best: Trial, key: AccuracyKey) -> Finding |
     if theirs - ours <= noise:
         return "unclear", f"The linear probe {how} has {name} ahead, {figures}, within chance ({noise:.3f})."
     return "disagrees", f"The linear probe {how} ranks {name} first, {figures}: more than chance gives ({noise:.3f})."
+
+
+def _num_held_out(ranked: Sequence[Trial]) -> int | None:
+    """Records that every linear probe of the search was measured on; None where there was none."""
+    return next((trial.linear_probe["num_held_out"] for trial in ranked if trial.linear_probe is not None), None)
 
 
 def _quantile(num_others: int) -> float:
