@@ -14,7 +14,7 @@ _CONFIDENCE = 0.95
 
 
 class Ended(NamedTuple):
-    """A trial of a search that ran one trial at a time, in the order of the trials."""
+    """A trial of a search, in the order in which trials were begun."""
 
     samples: int
     """records that it saw"""
@@ -42,23 +42,28 @@ def samples_to(search: Search, target: float) -> float:
 
 
 class Ratio(NamedTuple):
-    """Of the samples that two methods need to reach what the second one reaches with its whole budget."""
+    """Of the samples that a method needs to reach what another one reaches with its whole budget."""
 
     target: float
-    """median over seeds of the second method's best"""
+    """median over seeds of the other method's best"""
     samples: float
-    """median over seeds of the first method's samples to the target; infinite where most never reach it"""
-    other_samples: float
-    """of the second method; a seed that never reaches the target counts with its whole budget, which favours it"""
+    """median over seeds of the method's samples to the target; infinite where most never reach it"""
+    budget: float
+    """median over seeds of all that the other method trains on"""
     ratio: float
+    """of the two"""
+    ratio_to_first: float
+    """the same over the other method's own samples to the target; a seed of it that never has it counts with its whole
+    budget, which favours it"""
 
 
 def ratio_of(searches: Sequence[Search], others: Sequence[Search]) -> Ratio:
     """The ratio for the searches of two methods, any number of seeds each."""
     target = statistics.median(map(best_of, others))
     samples = statistics.median(samples_to(search, target) for search in searches)
-    other_samples = statistics.median(min(samples_to(other, target), _budget(other)) for other in others)
-    return Ratio(target, samples, other_samples, samples / other_samples)
+    budget = statistics.median(map(_budget, others))
+    to_first = statistics.median(min(samples_to(other, target), _budget(other)) for other in others)
+    return Ratio(target, samples, budget, samples / budget, samples / to_first)
 
 
 def interval_of(searches: Sequence[Search], others: Sequence[Search]) -> tuple[float, float]:

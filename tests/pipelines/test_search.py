@@ -139,6 +139,17 @@ def test_streamed_trials_learn_what_resident_ones_do(undisturbed_search: SearchR
     assert run.trials()[0].intermediate_values == undisturbed_search.trials()[0].intermediate_values
 
 
+def test_trials_of_two_workers_learn_what_those_of_one_do(undisturbed_search: SearchRun, tmp_path: Path) -> None:
+    run = SearchRun(tmp_path, str(tmp_path / "two"))
+    try:
+        run.start("--workers-per-trial", "2", "--confirm", "false", "--trials", "1").finish()
+    finally:
+        run.end()
+    (two,), one = run.trials(), undisturbed_search.trials()[0]
+    assert two.state == TrialState.COMPLETE and two.intermediate_values.keys() == one.intermediate_values.keys()
+    assert list(two.intermediate_values.values()) == pytest.approx(list(one.intermediate_values.values()), abs=1e-4)
+
+
 def test_the_benchmark_tells_whether_the_first_rung_ranks_trials_as_the_last(
     undisturbed_search: SearchRun, tmp_path: Path
 ) -> None:
