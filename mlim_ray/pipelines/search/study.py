@@ -8,6 +8,7 @@ taken up first, under their own number.
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple, Self, TypeVar
 
 import optuna
@@ -200,6 +201,9 @@ class SearchStudy(TrialStudy):
         super().__init__(name, storage, config.search.objectives, on_change)
         self._config = config
         self._space = config.dimensions
+        self._shown = optuna.create_study(directions=self._study.directions)
+        """what the sampler learns from: each trial that has ended, once, in the order of their ends"""
+        self._numbers: set[int] = set()
 
     @property
     def num_trials(self) -> int:
@@ -211,10 +215,19 @@ class SearchStudy(TrialStudy):
         if number < len(REFERENCES):
             role = REFERENCES[number]
             return _Plan(reference_parameters(role, self._config, self._space), role, seed)
-        # The draw of trial n depends on the seed, n and the trials before it, not on how often a driver was started.
-        scratch = optuna.create_study(directions=self._study.directions, sampler=self._sampler(number))
-        scratch.add_trials(self.trials())
-        return _Plan(suggest(scratch.ask(), self._space), "searched", seed)
+        return _Plan(self._propose(number), "searched", seed)
+
+    def _propose(self, number: int) -> Parameters:
+        """The draw of trial n follows from the seed, n and the trials that have ended, not from the driver's starts."""
+        ended = [trial for trial in self.trials() if trial.state.is_finished() and trial.number not in self._numbers]
+        # One by one, for all of them anew would cost more with each trial that the search has had.
+        self._shown.add_trials(sorted(ended, key=_end_of))
+        self._numbers.update(trial.number for trial in ended)
+        self._shown.sampler = self._sampler(number)
+        asked = self._shown.ask()
+        parameters = suggest(asked, self._space)
+        self._shown.tell(asked, state=TrialState.FAIL)
+        return parameters
 
     def _tell_sampler(self, trial: optuna.Trial, parameters: Parameters) -> None:
         # The sampler cannot learn from references that its space does not hold.
@@ -271,6 +284,11 @@ class ConfirmationStudy(TrialStudy):
     def _tell_sampler(self, trial: optuna.Trial, parameters: Parameters) -> None:
         # Nothing is sampled: the plan says it all.
         pass
+
+
+def _end_of(trial: FrozenTrial) -> tuple[datetime, int]:
+    assert trial.datetime_complete is not None, "it has ended"
+    return trial.datetime_complete, trial.number
 
 
 def _no_study() -> None:
