@@ -203,7 +203,7 @@ class SearchStudy(TrialStudy):
         self._space = config.dimensions
         self._shown = optuna.create_study(directions=self._study.directions)
         """what the sampler learns from: each trial that has ended, once, in the order of their ends"""
-        self._numbers: set[int] = set()
+        self._shown_numbers: set[int] = set()
 
     @property
     def num_trials(self) -> int:
@@ -219,10 +219,12 @@ class SearchStudy(TrialStudy):
 
     def _propose(self, number: int) -> Parameters:
         """The draw of trial n follows from the seed, n and the trials that have ended, not from the driver's starts."""
-        ended = [trial for trial in self.trials() if trial.state.is_finished() and trial.number not in self._numbers]
+        ended = [
+            trial for trial in self.trials() if trial.state.is_finished() and trial.number not in self._shown_numbers
+        ]
         # One by one, for all of them anew would cost more with each trial that the search has had.
         self._shown.add_trials(sorted(ended, key=_end_of))
-        self._numbers.update(trial.number for trial in ended)
+        self._shown_numbers.update(trial.number for trial in ended)
         self._shown.sampler = self._sampler(number)
         asked = self._shown.ask()
         parameters = suggest(asked, self._space)
