@@ -62,12 +62,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     started_on = machine()
     out = os.path.join(given.work, "interrupted-search", os.path.basename(os.path.abspath(given.search)))
     kills = _earlier(given.out)
-    first: tuple[str, ...] = ("--out", out, "--resume")
-    if not kills:
-        data, config = undisturbed.read_json("environment.json")["data"], undisturbed.file("config.yaml")
-        first = ("--data", data, "--config", config, "--out", out, "--overwrite")
+    data, config = undisturbed.read_json("environment.json")["data"], undisturbed.file("config.yaml")
+    begin = ("--data", data, "--config", config, "--out", out, "--overwrite")
+
+    def start() -> subprocess.Popen[bytes]:
+        # One that was killed before it had begun is begun again, as its message would say.
+        has_begun = bool(kills) and RunFolder(out).exists
+        return _start(("--out", out, "--resume") if has_begun else begin, out)
+
     length_s = _length_s(given.search)
-    driver = _start(first, out)
+    driver = start()
     try:
         while len(kills) < given.kills:
             draw = random.Random(given.seed + len(kills))
@@ -84,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             kills.append({"after_s": round(wait_s, 1), "trials_ended": len(before), "ended": before})
             write_record(given.out, {"machine": started_on, "kills": kills})
             print(f"kill {len(kills)}: after {wait_s:.0f} s, {len(before)} trials had ended", flush=True)
-            driver = _start(("--out", out, "--resume"), out)
+            driver = start()
         if driver.wait() != 0:
             raise RuntimeError(f"the search ended with {driver.returncode}; see {out}.log")
     finally:

@@ -45,8 +45,10 @@ def struck(run: SearchRun, num_lines: int, *flags: str, loses_disk: bool = False
     try:
         run.start(*flags)
         for kill in range(NUM_KILLS):
-            # Some kills come before the next line, most at some moment within a trial or the confirmation.
-            run.wait_for_lines(min(run.num_lines() + random.randint(0, 2 * num_lines // NUM_KILLS), num_lines - 4))
+            # Some kills come before the next line, most at some moment within a trial or the confirmation; none before
+            # there is anything to resume.
+            due = run.num_lines() + random.randint(0, 2 * num_lines // NUM_KILLS)
+            run.wait_for_lines(min(max(1, due), num_lines - 4))
             try:
                 run.driver.wait(random.uniform(0.0, MOST_S_LATER))
             except subprocess.TimeoutExpired:
