@@ -4,7 +4,8 @@ Command:  python -m benchmarks.rank_correlation SEARCH --out rank_correlation.js
 Input:    a finished search whose trials all ran to the end and were measured by all probes at every rung:
           python experiments/tune_mam.py --data SOURCE --trials 16 --search.stop-early false --confirm false
               --score "probe+0*linear_picture+0*linear_with_title" --out SEARCH
-Figures:  Spearman's rank correlation over the trials, with a 95 % interval from resampled trials.
+Figures:  Spearman's rank correlation over the trials, with a 95 % interval from resampled trials: of each measure at
+          the first rung and each at the end, of each at every rung and itself at the end, and of all pairs at the end.
 """
 
 from __future__ import annotations
@@ -56,6 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         found.append({"first": early, "last": late, **figures})
         low, high = figures["interval"]
         print(f"{early:<20}{late:<20}{figures['spearman']:>12.2f} [{low:.2f}, {high:.2f}]")
+    by_rung = []
+    for rung, name in product(range(min(map(len, rungs))), names):
+        of_rung = [levels[sorted(levels)[rung]] for levels in rungs]
+        figures = _correlation([at[name] for at in of_rung], [at[name] for at in last])
+        by_rung.append({"samples": sorted(rungs[0])[rung], "measure": name, **figures})
+        print(f"{name} at {by_rung[-1]['samples']:,} samples and at the end: {figures['spearman']:.2f}")
     at_the_end = []
     for number, one in enumerate(names):
         for other in names[number + 1 :]:
@@ -67,7 +74,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         for trial, levels in zip(trials, rungs, strict=True)
     ]
     environment = json.loads(Path(given.search, "environment.json").read_text())
-    write_record(given.out, {"data": environment["data"], "first_to_last": found, "last": at_the_end, "trials": rows})
+    write_record(
+        given.out,
+        {
+            "data": environment["data"],
+            "first_to_last": found,
+            "by_rung": by_rung,
+            "last": at_the_end,
+            "trials": rows,
+        },
+    )
     return 0
 
 
