@@ -53,7 +53,7 @@ test-core: setup-dev ## the quick tests, which start no Ray
 	@$(PYTEST) -m "not cluster and not slow and not torture" $(ARGS)
 
 # MLIM_RAY_KILLS=5 make torture: fewer kills of the run on real records than 50
-torture: setup-dev ## what servers and processes do to us, many times over: an hour
+torture: setup-dev ## what servers and processes do to us, many times over: about two hours
 	@$(BIN)/python -m pytest -m torture $(ARGS)
 
 check: setup-dev ## formatting, lint, types and layers; all four are always reported

@@ -26,7 +26,10 @@ def run(name: str, *flags: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["prepare", "feed", "memory", "trial_overhead", "trial_memory", "many_trials", "search_efficiency"],
+    [
+        *("prepare", "feed", "memory", "trial_overhead", "trial_memory", "many_trials"),
+        *("search_efficiency", "rank_correlation", "interrupted_search"),
+    ],
 )
 def test_each_says_what_it_measures(name: str) -> None:
     said = run(name, "--help")
@@ -38,12 +41,14 @@ def test_each_says_what_it_measures(name: str) -> None:
     ("name", "flags", "key"),
     [
         ("prepare", (), "efficiency"),
-        ("feed", ("--ways", "bare,stream,resident,dataloader,train_worker"), "summary"),
-        ("memory", (), "summary"),
+        ("feed", ("--ways", "bare,stream"), "summary"),
         ("trial_overhead", (), "summary"),
-        ("trial_memory", (), "sets"),
         ("many_trials", (), "summary"),
-        ("search_efficiency", (), "summary"),
+        # A minute or more each.
+        pytest.param("feed", ("--ways", "bare,resident,dataloader,train_worker"), "summary", marks=pytest.mark.torture),
+        pytest.param("memory", (), "summary", marks=pytest.mark.torture),
+        pytest.param("trial_memory", (), "sets", marks=pytest.mark.torture),
+        pytest.param("search_efficiency", (), "summary", marks=pytest.mark.torture),
     ],
 )
 def test_each_runs_at_a_tiny_size(name: str, flags: tuple[str, ...], key: str, tmp_path: Path) -> None:
