@@ -20,12 +20,19 @@ from tests.pipelines.test_pretrain import start
 BUDGET_S = 600.0
 CHECKPOINT_EVERY = 10
 NUM_STEPS = 75
-FLAGS = [
-    *("--data", "generated:400", "--prepare.vocabulary-size", "200", "--no-dashboard", "--json"),
-    *("--train.batch-size", "128", "--train.log-every-steps", "1"),
-    *("--train.checkpoint-every-steps", str(CHECKPOINT_EVERY), "--steps", str(NUM_STEPS)),
-    *("--probe.num-records", "16", "--probe.linear-train-records", "50"),
-]
+
+
+def flags_of(data: str, num_steps: int) -> list[str]:
+    """What a run is started with that writes every step down and saves often."""
+    return [
+        *("--data", data, "--prepare.vocabulary-size", "200", "--no-dashboard", "--json"),
+        *("--train.batch-size", "128", "--train.log-every-steps", "1"),
+        *("--train.checkpoint-every-steps", str(CHECKPOINT_EVERY), "--steps", str(num_steps)),
+        *("--probe.num-records", "16", "--probe.linear-train-records", "50"),
+    ]
+
+
+FLAGS = flags_of("generated:400", NUM_STEPS)
 TRAIN_WORKER, CONTROLLER = "ray::RayTrainWorker", "ray::TrainController"
 
 

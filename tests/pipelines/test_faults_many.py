@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines.faulty_runs import ACCOUNT, CHECKPOINT_EVERY, FAULTS, FLAGS, FaultyRun
+from tests.pipelines.faulty_runs import ACCOUNT, CHECKPOINT_EVERY, FAULTS, FaultyRun, flags_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.torture, pytest.mark.timeout(4 * 3_600)]
 
@@ -25,8 +25,7 @@ def test_a_run_on_real_records_outlives_many_kills(shared_data: Path, tmp_path: 
     seed = int(os.environ.get("MLIM_RAY_KILLS_SEED", time.time_ns() % 1_000_000))
     print(f"MLIM_RAY_KILLS_SEED={seed}")
     random.seed(seed)
-    flags = [*FLAGS[2:], "--data", str(shared_data / "fashion"), "--train.collective-timeout-s", "15"]
-    flags += ["--steps", str(NUM_STEPS)]
+    flags = [*flags_of(str(shared_data / "fashion"), NUM_STEPS), "--train.collective-timeout-s", "15"]
     undisturbed = FaultyRun(tmp_path, "undisturbed", flags)
     struck = None
     try:
