@@ -44,7 +44,7 @@ tune: setup ## search the best masking on a generated catalogue (or ARGS="--data
 test: setup-dev ## all tests: first those without Ray, then those with it
 	@core=0; cluster=0; \
 	echo "== core tests"; $(PYTEST) -m "not cluster and not torture" $(ARGS) || core=$$?; \
-	echo "== cluster tests"; $(PYTEST) -m "cluster and not torture" $(ARGS) || cluster=$$?; \
+	echo "== cluster tests"; $(PYTEST) --durations 40 -m "cluster and not torture" $(ARGS) || cluster=$$?; \
 	say() { case $$1 in 0) echo passed;; 5) echo "none selected";; *) echo "FAILED (pytest exit code $$1)";; esac; }; \
 	echo "== core tests: $$(say $$core); cluster tests: $$(say $$cluster)"; \
 	case "$$core $$cluster" in "0 0"|"0 5"|"5 0") exit 0;; *) exit 1;; esac
