@@ -75,7 +75,6 @@ def test_asha_stops_the_weak_at_a_rung(undisturbed_search: SearchRun) -> None:
     for trial in trials:
         folder = Path(undisturbed_search.out, "trials", f"{trial.number:05d}")
         assert (folder / "checkpoints").exists() == (trial.state == TrialState.COMPLETE)
-        assert (folder / "metrics.jsonl").is_file()
 
 
 def test_a_search_leaves_what_it_promises(undisturbed: tuple[Path, dict[str, Any], str]) -> None:
@@ -156,9 +155,9 @@ def test_the_benchmark_tells_whether_the_first_rung_ranks_trials_as_the_last(
     record = tmp_path / "record.json"
     command = [sys.executable, "-m", "benchmarks.rank_correlation", undisturbed_search.out, "--out", str(record)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (found,) = json.loads(record.read_text())["first_to_last"]
+    pairs = {(row["first"], row["last"]): row for row in json.loads(record.read_text())["first_to_last"]}
+    found = pairs["probe", "probe"]
     whole = [trial.intermediate_values for trial in undisturbed_search.trials() if trial.state == TrialState.COMPLETE]
     first, last = (np.argsort(np.argsort([values[at(values)] for values in whole])) for at in (min, max))
-    assert (found["first"], found["last"]) == ("probe", "probe")
     assert found["spearman"] == pytest.approx(np.corrcoef(first, last)[0, 1])
     assert -1 <= found["interval"][0] <= found["spearman"] <= found["interval"][1] <= 1
