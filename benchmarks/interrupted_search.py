@@ -5,15 +5,16 @@ Input:    the folder of a finished search. It is begun anew with the same config
           that are spread over its length, resumed each time, and left to its end. One that was itself interrupted goes
           on: kills that --out holds are not done again.
 Cost:     that of the search, and what each kill loses: the way from the last rungs, and the start of Ray.
-Figures:  trials that were whole or stopped before a kill and are not the same after it, which have to be none; trials
-          left open; and for each confirmed arm that both have, its interval beside the undisturbed one and whether the
-          two overlap. With several trials at a time the order in which they meet a rung differs from search to search,
-          and with it which are stopped and what is proposed next.
+Figures:  trials that were whole or stopped before a kill and are not the same at the end, which have to be none; the
+          states of all; and for each confirmed arm that both have, its interval beside the undisturbed one and whether
+          the two overlap. With several trials at a time the order in which they meet a rung differs from search to
+          search, and with it which are stopped and what is proposed next.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -23,23 +24,22 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import optuna
 import psutil
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
 
 from benchmarks.record import DEFAULT_WORK, ROOT, Figures, machine, write_record
 from mlim_ray.command_line.errors import plain_errors
-from mlim_ray.pipelines.search.study_store import study_names
+from mlim_ray.pipelines.search.study_store import open_study
 from mlim_ray.training.run_folder import RunFolder
 
 _END_WITHIN_S = 60.0
 _FLAGS = ("--no-dashboard", "--json")
 
-Ended = dict[str, tuple[Any, ...]]
-"""what is known of trials that have ended, by study and number"""
+KINDS: tuple[Literal["search", "confirmation"], ...] = ("search", "confirmation")
+Ended = dict[str, list[Any]]
+"""all that the journal has of each trial that has ended, by study and number; no later driver may touch it"""
 
 
 @plain_errors()
@@ -129,41 +129,33 @@ def _kill(driver: subprocess.Popen[bytes]) -> None:
     psutil.wait_procs(alive)
 
 
-def _studies(search: str) -> dict[str, list[optuna.trial.FrozenTrial]]:
-    folder = RunFolder(search)
-    names = study_names(folder)
-    if names is None:
-        return {}
-    kept = JournalStorage(JournalFileBackend(folder.file("study.log")))
-    known = {study.study_name for study in optuna.get_all_study_summaries(kept)}
-    return {
-        kind: optuna.load_study(study_name=name, storage=kept).trials
-        for kind, name in names._asdict().items()
-        if name in known
-    }
+def _trials(search: str) -> dict[str, list[FrozenTrial]]:
+    """Of both studies, as far as they have begun."""
+    found: dict[str, list[FrozenTrial]] = {}
+    for kind in KINDS:
+        with contextlib.suppress(ValueError):
+            found[kind] = open_study(search, kind).trials
+    return found
 
 
 def _ended(search: str) -> Ended:
-    """All that the journal has of each trial that has ended, its times included: no later driver may touch it."""
     return {
-        f"{kind} {trial.number}": (
+        f"{kind} {trial.number}": [
             trial.state.name,
             trial.values,
-            json.loads(json.dumps(trial.user_attrs)),
+            trial.user_attrs,
             str(trial.datetime_start),
             str(trial.datetime_complete),
-        )
-        for kind, trials in _studies(search).items()
+        ]
+        for kind, trials in _trials(search).items()
         for trial in trials
         if trial.state.is_finished()
     }
 
 
 def _compared(undisturbed: str, search: str, kills: Sequence[Figures]) -> Figures:
-    final = {name: json.loads(json.dumps(row)) for name, row in _ended(search).items()}
-    changed = {
-        name for kill in kills for name, row in json.loads(json.dumps(kill["ended"])).items() if final.get(name) != row
-    }
+    final = _ended(search)
+    changed = {name for kill in kills for name, row in kill["ended"].items() if final.get(name) != row}
     ours, theirs = (RunFolder(path).read_json("evaluation.json")["confirmation"] for path in (search, undisturbed))
     arms = []
     for arm in ours["arms"]:
@@ -175,13 +167,13 @@ def _compared(undisturbed: str, search: str, kills: Sequence[Figures]) -> Figure
             overlap = low <= other_high and other_low <= high
             named = {name: arm[name] for name in ("role", "trial", "interval")}
             arms.append({**named, "undisturbed": other["interval"], "overlap": overlap})
-    states = {kind: dict(Counter(trial.state.name for trial in trials)) for kind, trials in _studies(search).items()}
+    states = {kind: dict(Counter(trial.state.name for trial in trials)) for kind, trials in _trials(search).items()}
     return {"changed": len(changed), "states": states, "arms": arms}
 
 
 def _length_s(search: str) -> float:
     """Seconds from the first trial's start to the last one's end."""
-    trials = [trial for found in _studies(search).values() for trial in found if trial.datetime_complete]
+    trials = [trial for found in _trials(search).values() for trial in found if trial.datetime_complete]
     starts = [trial.datetime_start.timestamp() for trial in trials if trial.datetime_start]
     return max(trial.datetime_complete.timestamp() for trial in trials if trial.datetime_complete) - min(starts)
 

@@ -29,15 +29,13 @@ from mlim_ray.pipelines.setting import (
     Feed,
     check_places,
     check_same_set,
-    check_unchanged,
+    config_of,
     is_prepared,
     streams_records,
-    with_start,
 )
 from mlim_ray.reporting.progress import say
 from mlim_ray.training.build import model_config
 from mlim_ray.training.order import StreamOrder
-from mlim_ray.training.resolve import resolve_size
 from mlim_ray.training.run_folder import RunFolder, describe_folder
 from mlim_ray.training.stream import TRAIN_SPLIT
 
@@ -147,11 +145,9 @@ def _open(
     """The folder, the resolved config and the records that a run would have; raises as the run would."""
     folder = describe_folder(request.out, experiment, resume=request.resume, overwrite=request.overwrite)
     check_places(request.data, request.out, cluster)
-    config = with_start(request, resolve_size(request.config, has_gpu=cluster.num_gpus >= 1), folder)
-    if request.resume:
-        check_unchanged(folder, config)
-        if is_prepared(request.data):
-            check_same_set(folder, PreparedSet.open(request.data))
+    config = config_of(request, cluster, folder)
+    if request.resume and is_prepared(request.data):
+        check_same_set(folder, PreparedSet.open(request.data))
     if config.model.bert_checkpoint is not None:
         weights_file(Path(config.model.bert_checkpoint))
     records = _records_of(request.data, config)

@@ -98,9 +98,7 @@ def open_setting(
     Raises:
         ValueError: the source, the config and the cluster do not fit together, or a resumed run was begun otherwise.
     """
-    config = with_start(request, resolve_size(request.config, has_gpu=cluster.num_gpus >= 1), folder)
-    if request.resume:
-        check_unchanged(folder, config)
+    config = config_of(request, cluster, folder)
     prepared = _prepared_set(request.data, config, folder)
     if request.resume:
         check_same_set(folder, prepared)
@@ -144,7 +142,24 @@ def streams_records(config: PretrainConfig, needed: int, cluster: Cluster, auto_
     return config.feed.kind == "stream"
 
 
-def with_start(request: RunRequest[Config], config: Config, folder: RunFolder) -> Config:
+def config_of(request: RunRequest[Config], cluster: Cluster, folder: RunFolder) -> Config:
+    """The config with its size and its start decided; of a resumed run, the one that it began with.
+
+    Args:
+        request: what was asked for.
+        cluster: where it runs.
+        folder: the run folder.
+
+    Raises:
+        ValueError: what is started from does not fit, or a knob differs from that of the run that is resumed.
+    """
+    config = _with_start(request, resolve_size(request.config, has_gpu=cluster.num_gpus >= 1), folder)
+    if request.resume:
+        _check_unchanged(folder, config)
+    return config
+
+
+def _with_start(request: RunRequest[Config], config: Config, folder: RunFolder) -> Config:
     """The config with the tokenizer of the run that is started from, where a source is still to be prepared.
 
     Args:
@@ -208,7 +223,7 @@ def check_same_set(folder: RunFolder, prepared: PreparedSet) -> None:
         )
 
 
-def check_unchanged(folder: RunFolder, config: PretrainConfig) -> None:
+def _check_unchanged(folder: RunFolder, config: PretrainConfig) -> None:
     """A resumed run learns what it began to learn.
 
     Raises:

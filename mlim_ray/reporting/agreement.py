@@ -25,9 +25,9 @@ def agreement_of(search: Search) -> tuple[Agreement, tuple[str, ...]]:
     """The worst finding of the linear probe's two figures, and a sentence for each.
 
     With a confirmation: paired differences over its seeds, with the chance that lies in the held-out records, which are
-    the same for every seed. Without: the trials that ran to the end, once each; what the
-    best of so many may be ahead by chance over the held-out records decides nothing. A figure that is itself the score
-    cannot disagree with it and is left out; where both are, the probe that masks is laid beside them.
+    the same for every seed. Without: the trials that ran to the end, once each; what the best of so many may be ahead
+    by chance over the held-out records decides nothing. A figure that is itself the score cannot disagree with it and
+    is left out; where both are, the probe that masks is laid beside them.
     """
     if search.best is None:
         return "unknown", (_NOTHING,)

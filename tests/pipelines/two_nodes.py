@@ -16,12 +16,12 @@ from typing import Any
 
 import psutil
 
-from tests.pipelines.faulty_runs import FLAGS, TRAIN_WORKER, FaultyRun
+from tests.pipelines.faulty_runs import TRAIN_WORKER, FaultyRun, flags_of
 
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1"}
 DEADLINE_S = 20
 # Long enough for two nodes to come and go.
-RUN = [*FLAGS[: FLAGS.index("--steps")], "--steps", "300"]
+RUN = flags_of("generated:400", 300)
 
 
 def num_train_workers() -> int:

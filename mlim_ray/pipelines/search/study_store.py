@@ -5,7 +5,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
@@ -45,8 +45,8 @@ def study_names(folder: RunFolder) -> StudyNames | None:
         return None
 
 
-def open_study(path: str) -> optuna.Study:
-    """The study of the search in a local folder, to read.
+def open_study(path: str, kind: Literal["search", "confirmation"] = "search") -> optuna.Study:
+    """One of the two studies of the search in a local folder, to read.
 
     Raises:
         ValueError: there is none.
@@ -55,7 +55,11 @@ def open_study(path: str) -> optuna.Study:
     names = study_names(folder)
     if names is None or not storage.exists(folder.file(JOURNAL)):
         raise ValueError(f"{path} holds no {NAMES} and {JOURNAL}, expected the folder of a search")
-    return optuna.load_study(study_name=names.search, storage=JournalStorage(JournalFileBackend(folder.file(JOURNAL))))
+    kept = JournalStorage(JournalFileBackend(folder.file(JOURNAL)))
+    try:
+        return optuna.load_study(study_name=getattr(names, kind), storage=kept)
+    except KeyError:
+        raise ValueError(f"the {kind} of {path} has not begun") from None
 
 
 def _new_names(folder: RunFolder) -> StudyNames:
