@@ -2,6 +2,9 @@
 
 Each leaves its result in the staging folder as its last act, and finds it there when the run is continued. What a
 task writes depends on its number alone, so a task that runs twice writes the same bytes twice.
+
+No task waits for the disk. A result names the files that were written for it with their bytes, and counts only while
+they are there in that length: after a power cut they may not be. The driver syncs the shards before it names them.
 """
 
 from __future__ import annotations
@@ -59,8 +62,9 @@ class CleanSlice:
                 accepted.append(to_table(cleaned.accepted, number))
             if self.counts_words:
                 counts.words += count_words(record.text for record in cleaned.accepted if record.split == TRAIN)
-        write_slice(slice_path(self.staging, number), accepted, self.num_buckets)
+        path = slice_path(self.staging, number)
         return {
+            "files": {path: write_slice(path, accepted, self.num_buckets)},
             "read": counts.read,
             "accepted": sum(map(len, accepted)),
             "reasons": dict(counts.reasons),
@@ -99,7 +103,9 @@ class WriteBucket:
         if self.earlier:
             earlier = earlier_keys(self.writer.out, self.earlier, *bucket_range(bucket, self.num_buckets))
         result = self.writer.write_bucket(bucket, table, tokenizer, earlier)
+        shards = {storage.join(self.writer.out, shard.path): shard.num_bytes for shard in result.shards.values()}
         return {
+            "files": {**shards, **result.waiting},
             "shards": {split: shard.model_dump() for split, shard in result.shards.items()},
             "num_records": result.num_records,
             "num_duplicates": result.num_duplicates,
@@ -121,9 +127,19 @@ def rejected_path(staging: str, number: int, part: int) -> str:
 
 
 def _once(path: str, work: Callable[[], Result]) -> str:
-    """The result at `path`; made by `work` and left there if it is not there yet."""
+    """The result at `path`; made by `work` and left there if it is not there yet, or not all that it names."""
     if storage.exists(path):
-        return storage.read_bytes(path).decode()
+        found = storage.read_bytes(path)
+        if _is_whole(found):
+            return found.decode()
     result = json.dumps(work())
-    storage.write_bytes_atomically(path, result.encode())
+    storage.write_unsynced(path, [result.encode()])
     return result
+
+
+def _is_whole(result: bytes) -> bool:
+    try:
+        files = json.loads(result)["files"]
+    except (ValueError, KeyError):
+        return False
+    return all(storage.file_bytes(path) == num_bytes for path, num_bytes in files.items())
