@@ -3,8 +3,8 @@
 A bucket is a range of key hashes, so buckets in order hold all records in the order of their key hashes, and all
 records of one key are in one bucket: no table of keys is ever needed. A slice's file begins with the places of its
 cells, one a bucket, so that a bucket is read with two small reads from each slice. A cell
-is a record batch without pictures, and then the pictures: nearly all bytes, they are put in order as they are written
-and as they are read.
+is a record batch without pictures, and then the pictures: nearly all of the bytes, they are put in order as they are
+written and read.
 
 None of it is synced to the disk: what a power cut has shortened is made again.
 """
