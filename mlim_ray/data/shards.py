@@ -69,7 +69,7 @@ class BucketResult:
     num_cut: int
     sums: TrainSums
     waiting: dict[str, int]
-    """path to bytes of what waits in the staging folder for `write_tail`"""
+    """path to CRC-32 of what waits in the staging folder for `write_tail`"""
 
 
 def row_group_records(image_size: int) -> int:

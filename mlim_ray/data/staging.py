@@ -2,11 +2,10 @@
 
 A bucket is a range of key hashes, so buckets in order hold all records in the order of their key hashes, and all
 records of one key are in one bucket: no table of keys is ever needed. A slice's file begins with the places of its
-cells, one a bucket, so that a bucket is read with two small reads from each slice. A cell
-is a record batch without pictures, and then the pictures: nearly all of the bytes, they are put in order as they are
-written and read.
+cells, one a bucket, so that a bucket is read with two small reads from each slice. A cell is a record batch without
+pictures, and then the pictures: nearly all of the bytes, they are put in order as they are written and read.
 
-None of it is synced to the disk: what a power cut has shortened is made again.
+None of it is synced to the disk: what a power cut has damaged is made again.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ def bucket_range(bucket: int, num_buckets: int) -> tuple[int, int]:
 
 
 def write_slice(path: str, batches: Sequence[pa.Table], num_buckets: int) -> int:
-    """Write the records of a slice, given as tables of SCHEMA, as one file at `path`; gives its bytes."""
+    """Write the records of a slice, given as tables of SCHEMA, as one file at `path`; gives its CRC-32."""
     table = pa.concat_tables(batches) if batches else SCHEMA.empty_table()
     buckets = bucket_of(table["key_hash"].to_numpy(), num_buckets)
     order = np.argsort(buckets, kind="stable")
@@ -109,7 +108,7 @@ def read_bucket(paths: Sequence[str], bucket: int) -> pa.Table:
 
 
 def write_rows(path: str, rows: pa.Table) -> int:
-    """Write finished rows that wait for others at `path`; gives the bytes."""
+    """Write finished rows that wait for others at `path`; gives the CRC-32."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as stream:
         stream.write_table(rows)

@@ -13,6 +13,7 @@ import os
 import posixpath
 import shutil
 import uuid
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -119,16 +120,19 @@ def write_bytes_atomically(path: str, data: bytes | memoryview) -> None:
 
 
 def write_unsynced(path: str, parts: Sequence[bytes | memoryview]) -> int:
-    """Write `parts`, one after the other, without waiting for the disk; gives their bytes.
+    """Write `parts`, one after the other, without waiting for the disk; gives the CRC-32 of them all.
 
     To readers, and to whoever goes on after a kill, it is as `write_bytes_atomically`. After a power cut, though, the
-    file may be shorter than it was, unless `sync` has been called.
+    file may be shorter than it was, or hold zeros, unless `sync` has been called.
     """
     if is_remote(path):
         _s3().write(path, parts[0] if len(parts) == 1 else b"".join(parts))
     else:
         _write_local(path, parts, is_synced=False)
-    return sum(map(len, parts))
+    checksum = 0
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    return checksum
 
 
 def sync(path: str) -> None:
