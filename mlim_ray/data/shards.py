@@ -99,7 +99,7 @@ class ShardWriter:
         the set has already. What does not fill a row group goes to the staging folder, for `write_tail`, and so
         do the quarantine rows of duplicates.
         """
-        duplicates = _Duplicates.of(table, earlier)
+        duplicates = Duplicates.of(table, earlier)
         kept = table.filter(pa.array(duplicates.is_kept))
         if not duplicates.is_kept.all():
             write_quarantine(duplicates_path(self.staging, bucket), duplicates.rows())
@@ -182,7 +182,7 @@ def duplicates_path(staging: str, bucket: int) -> str:
 
 
 @dataclass(frozen=True)
-class _Duplicates:
+class Duplicates:
     """Which records of a sorted bucket are kept, and why the others are not."""
 
     table: pa.Table
@@ -191,7 +191,7 @@ class _Duplicates:
     is_kept: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, table: pa.Table, earlier: pa.Table | None) -> _Duplicates:
+    def of(cls, table: pa.Table, earlier: pa.Table | None) -> Duplicates:
         is_kept = first_of_key(table)
         found: dict[str, str] = {}
         if earlier is not None and len(earlier):
