@@ -48,9 +48,7 @@ class Traces:
             titles.append(title_hashes(table["text"].to_pylist()))
             pictures.append(np.array([_hash(image.as_buffer()) for image in table["image"]], np.uint64))
         image = prepared.manifest.image
-        return cls(
-            np.concatenate(keys), np.concatenate(titles), np.concatenate(pictures), (image.size, image.encoding)
-        )
+        return cls(np.concatenate(keys), np.concatenate(titles), np.concatenate(pictures), (image.size, image.encoding))
 
     def without(self, keys: UInt64s) -> "Traces":
         """The records whose key is none of these."""
@@ -113,8 +111,8 @@ class Overlap:
             )
         caption = (
             "Left out: records whose key the model was pre-trained on. Of the others, title seen and picture seen: "
-            "those with the title, or with every byte of the picture, of a record that it was pre-trained on; in train: "
-            "of a training record of this set, which heads are trained on. A dash: not known."
+            "those with the title, or with every byte of the picture, of a record that it was pre-trained on. In "
+            "train: those of a training record of this set, which heads are trained on. A dash: not known."
         )
         return [ResultTable("Records in common with training", caption, rows)]
 
@@ -151,7 +149,7 @@ class Survey:
 
 
 def survey(prepared: PreparedSet, pretrained_on: PreparedSet | None) -> Survey:
-    """What the held-out records of a set share with what the model was pre-trained on, and with their own training split.
+    """What a set's held-out records share with what a model was pre-trained on, and with their own training split.
 
     Raises as `PreparedSet.read_group` does where a shard cannot be read.
     """
@@ -174,7 +172,9 @@ def survey(prepared: PreparedSet, pretrained_on: PreparedSet | None) -> Survey:
             )
         )
     no_keys = np.empty(0, np.uint64)
-    return Survey(Overlap(splits), no_keys if before is None else before.keys, None if before is None else before.titles)
+    return Survey(
+        Overlap(splits), no_keys if before is None else before.keys, None if before is None else before.titles
+    )
 
 
 def title_hashes(texts: list[str]) -> UInt64s:

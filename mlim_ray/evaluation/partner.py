@@ -50,10 +50,11 @@ class PartnerFigures:
     limit: float | None = None
     """what no model can beat with the true partner; known for the generated catalogue"""
 
-    def row(self) -> dict[str, Cell]:
-        """The figures as columns of a table."""
-        row: dict[str, Cell] = {shown: self.losses[partner] for partner, shown in PARTNERS.items()}
-        return row | {f"{PARTNERS[partner]} - true": found for partner, found in self.differences.items()}
+    def row(self, first: dict[str, Cell]) -> dict[str, Cell]:
+        """The figures as columns of a table, behind the `first` ones."""
+        losses: dict[str, Cell] = {shown: self.losses[partner] for partner, shown in PARTNERS.items()}
+        differences = {f"{PARTNERS[partner]} - true": found for partner, found in self.differences.items()}
+        return first | losses | differences
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class PartnerResult:
         tables = []
         for side, (partner, hidden, unit) in _SIDES.items():
             of_side = [figures for figures in self.figures if figures.side == side]
-            rows: list[dict[str, Cell]] = [{"hidden": f"{f.hidden_ratio:.0%}"} | f.row() for f in of_side]
+            rows = [f.row({"hidden": f"{f.hidden_ratio:.0%}"}) for f in of_side]
             caption = (
                 f"{side.upper()} in {unit}, with the record's own {partner}, another record's and none, on "
                 f"{self.num_records:,} test records; lower is better, and a model that uses the {partner} has a higher "
@@ -94,12 +95,11 @@ class PartnerResult:
                 caption += " No model can beat the limit, as the catalogue's generator is known."
             tables.append(ResultTable(f"Partner probe: hidden {hidden} with the {partner}", caption, rows))
         rows = [
-            {"loss": figures.side.upper(), "title": "seen" if part.seen else "unseen", "records": part.num_records}
-            | figures.row()
+            f.row({"loss": side.upper(), "title": "seen" if part.seen else "unseen", "records": part.num_records})
             for side in _SIDES
             for part in self.by_title
-            for figures in part.figures
-            if figures.side == side
+            for f in part.figures
+            if f.side == side
         ]
         if rows:
             caption = (

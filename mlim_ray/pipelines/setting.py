@@ -230,9 +230,11 @@ def _check_unchanged(folder: RunFolder, config: PretrainConfig) -> None:
         ValueError: a knob differs from the one that the run in `folder` was started with.
     """
     stored = yaml.safe_load(storage.read_bytes(folder.file("config.yaml")))
+    # A knob that came after the run was begun stood at its default.
+    defaults = type(config)().model_dump(mode="json")
     for section, knobs in config.model_dump(mode="json").items():
         for knob, value in knobs.items():
-            before = stored.get(section, {}).get(knob)
+            before = stored.get(section, {}).get(knob, defaults[section].get(knob))
             if (section, knob) not in _MAY_CHANGE and before != value:
                 flag = f"--{section}.{knob}".replace("_", "-")
                 raise ValueError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 
 from mlim_ray.reporting.charts import probe_charts, run_charts
+from mlim_ray.reporting.evaluations import evaluations_content
 from mlim_ray.reporting.figures import (
     Command,
     EvaluationFigures,
@@ -74,6 +75,7 @@ def render_run_page(
         commands=_commands(run, environment),
         config=yaml_text(config),
         environment=flat(environment),
+        **evaluations_content(evaluation.get("evaluations", {}), run),
         **probe_content(figures["probe"], figures["linear_probe"]),
     )
 
