@@ -43,7 +43,7 @@ def test_each_says_what_it_measures(name: str) -> None:
         ("prepare", (), "efficiency"),
         ("feed", ("--ways", "bare,stream"), "summary"),
         ("trial_overhead", (), "summary"),
-        ("many_trials", (), "summary"),
+        ("many_trials", (), "searches"),
         # A minute or more each.
         pytest.param("feed", ("--ways", "bare,resident,dataloader,train_worker"), "summary", marks=pytest.mark.torture),
         pytest.param("memory", (), "summary", marks=pytest.mark.torture),
