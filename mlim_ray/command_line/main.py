@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlim_ray.command_line.diff_command import add_diff_arguments, run_diff
+from mlim_ray.command_line.embed_command import add_embed_command
 from mlim_ray.command_line.errors import PlainParser, plain_errors
 from mlim_ray.command_line.experiment import add_address_flags, address_of
 from mlim_ray.command_line.inspect_command import add_inspect_flags, run_inspect
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> PlainParser:
     parser = PlainParser(
         prog="mlim-ray",
-        usage="mlim-ray {prepare,inspect,requeue,verify,diff,replay} ...",
+        usage="mlim-ray {prepare,inspect,requeue,verify,embed,diff,replay} ...",
         description="From raw image-text records to a set that MLIM can be trained on; and what sets two runs apart.",
         formatter_class=WholeWordHelp,
         epilog="Training and search are the files in experiments/; each has --help.",
@@ -80,6 +81,7 @@ def _parser() -> PlainParser:
     inspect = _command(commands, "inspect", "SOURCE", "show what SOURCE holds and which columns would be used")
     add_inspect_flags(inspect)
     inspect.set_defaults(run=partial(run_inspect, auto_image_size=_TINY_IMAGE_SIZE))
+    add_embed_command(commands)
     add_replay_command(commands)
     diff = commands.add_parser(
         "diff",

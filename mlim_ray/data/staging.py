@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mlim_ray.data import storage
 from mlim_ray.data.cleaning import AcceptedRecord
+from mlim_ray.data.parquet import ATTRIBUTES
 
 SCHEMA = pa.schema(
     [
@@ -33,6 +34,7 @@ SCHEMA = pa.schema(
         ("label", pa.string()),
         ("group", pa.string()),
         ("split", pa.string()),
+        ("attributes", ATTRIBUTES.type),
     ]
 )
 """`slice` and `row` give the order of the source."""
@@ -53,9 +55,9 @@ def bucket_range(bucket: int, num_buckets: int) -> tuple[int, int]:
     return bucket * _width(num_buckets), (bucket + 1) * _width(num_buckets)
 
 
-def write_slice(path: str, batches: Sequence[pa.Table], num_buckets: int) -> None:
-    """Write the records of a slice, given as tables of SCHEMA, as one file at `path`."""
-    table = pa.concat_tables(batches) if batches else SCHEMA.empty_table()
+def write_slice(path: str, batches: Sequence[pa.Table], num_buckets: int, schema: pa.Schema = SCHEMA) -> None:
+    """Write the records of a slice, given as tables of `schema`, as one file at `path`."""
+    table = pa.concat_tables(batches) if batches else schema.empty_table()
     buckets = bucket_of(table["key_hash"].to_numpy(), num_buckets)
     order = np.argsort(buckets, kind="stable")
     edges = np.searchsorted(buckets[order], np.arange(num_buckets + 1))
@@ -80,14 +82,17 @@ def to_table(records: Sequence[AcceptedRecord], number: int) -> pa.Table:
     return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
-def read_bucket(paths: Sequence[str], bucket: int) -> pa.Table:
-    """The records of a bucket in the order (key hash, key, place in the source), first records first."""
+def read_bucket(paths: Sequence[str], bucket: int, schema: pa.Schema = SCHEMA) -> pa.Table:
+    """The records of a bucket in the order (key hash, key, place in the source), first records first.
+
+    `schema` is that of the slices; it has at least SCHEMA's key, key_hash, slice and row.
+    """
     if paths and storage.is_remote(paths[0]):
         with ThreadPoolExecutor(_REMOTE_THREADS) as pool:
-            cells = list(pool.map(lambda path: _read_cell(path, bucket), paths))
+            cells = list(pool.map(lambda path: _read_cell(path, bucket, schema), paths))
     else:
-        cells = [_read_cell(path, bucket) for path in paths]
-    table = pa.Table.from_batches([cell for cell in cells if cell is not None], SCHEMA).combine_chunks()
+        cells = [_read_cell(path, bucket, schema) for path in paths]
+    table = pa.Table.from_batches([cell for cell in cells if cell is not None], schema).combine_chunks()
     order = [("key_hash", "ascending"), ("key", "ascending"), ("slice", "ascending"), ("row", "ascending")]
     return table.take(pc.sort_indices(table, order))
 
@@ -117,9 +122,9 @@ def first_of_key(table: pa.Table) -> NDArray[np.bool_]:
     return np.concatenate([[True], ~same])
 
 
-def _read_cell(path: str, bucket: int) -> pa.RecordBatch | None:
+def _read_cell(path: str, bucket: int, schema: pa.Schema) -> pa.RecordBatch | None:
     start, stop = np.frombuffer(_read(path, bucket * _OFFSET.itemsize, 2 * _OFFSET.itemsize), _OFFSET).tolist()
-    return None if start == stop else pa.ipc.read_record_batch(pa.py_buffer(_read(path, start, stop - start)), SCHEMA)
+    return None if start == stop else pa.ipc.read_record_batch(pa.py_buffer(_read(path, start, stop - start)), schema)
 
 
 def _read(path: str, start: int, length: int) -> bytes:

@@ -18,21 +18,35 @@ from mlim_ray.training.tensors import BatchTensors, to_tensors
 
 Shown = Literal["image", "text", "both"]
 SHOWN: tuple[Shown, ...] = ("image", "text", "both")
+_NUM_UNSHOWN_PIECES = 8
+"""in place of any text that is not shown (our choice): as many as it has would tell its length, which on real titles
+tells labels"""
 
 
 def shown_batch(records: Records, shown_B: NDArray[np.str_] | Shown, num_cells: int) -> Batch:
-    """Records with the sides that `shown_B` names, one name for all or one for each; nothing else is hidden."""
+    """Records with the sides that `shown_B` names, one name for all or one for each; nothing else is hidden.
+
+    A text that is not shown leaves no trace: whatever it is, the same number of hidden pieces stands for it.
+    """
     num_records = len(records.key_hash_R)
     shown_B = np.broadcast_to(np.asarray(shown_B), num_records)
+    token_ids_BT, num_tokens_B = records.token_ids_RT.copy(), records.num_tokens_R.copy()
+    token_hidden_BT = np.zeros(token_ids_BT.shape, bool)
+    unshown = np.flatnonzero(shown_B == "image")
+    num_pieces = min(_NUM_UNSHOWN_PIECES, token_ids_BT.shape[1] - 2)
+    separator = token_ids_BT[unshown, num_tokens_B[unshown] - 1]
+    token_hidden_BT[unshown, 1 : num_pieces + 1] = True
+    token_ids_BT[unshown, num_pieces + 1] = separator
+    num_tokens_B[unshown] = num_pieces + 2
     return Batch(
         records.key_hash_R,
         np.zeros(num_records, np.int64),
         records.pixels_RHW3,
-        records.token_ids_RT,
-        records.num_tokens_R,
+        token_ids_BT,
+        num_tokens_B,
         np.zeros(num_records, np.int8),
         np.repeat((shown_B == "text")[:, None], num_cells, 1),
-        (shown_B == "image")[:, None] & (records.word_of_token_RT >= 0),
+        token_hidden_BT,
     )
 
 

@@ -39,7 +39,7 @@ class CleanSlice:
     counts_words: bool
 
     def __call__(self, number: int) -> str:
-        return _once(storage.join(self.staging, f"slice-{number:06d}.json"), lambda: self._clean(number))
+        return once(storage.join(self.staging, f"slice-{number:06d}.json"), lambda: self._clean(number))
 
     def _clean(self, number: int) -> Result:
         counts = _SliceCounts()
@@ -90,7 +90,7 @@ class WriteBucket:
     """what the set holds already"""
 
     def __call__(self, bucket: int) -> str:
-        return _once(storage.join(self.writer.staging, f"bucket-{bucket:06d}.json"), lambda: self._write(bucket))
+        return once(storage.join(self.writer.staging, f"bucket-{bucket:06d}.json"), lambda: self._write(bucket))
 
     def _write(self, bucket: int) -> Result:
         tokenizer = load_tokenizer(storage.join(self.writer.out, TOKENIZER_FOLDER))
@@ -120,7 +120,7 @@ def rejected_path(staging: str, number: int, part: int) -> str:
     return storage.join(staging, f"rejected-{number:06d}-{part:04d}.parquet")
 
 
-def _once(path: str, work: Callable[[], Result]) -> str:
+def once(path: str, work: Callable[[], Result]) -> str:
     """The result at `path`; made by `work` and left there if it is not there yet."""
     if storage.exists(path):
         return storage.read_bytes(path).decode()
