@@ -1,10 +1,10 @@
 """The task of closely-matching pairs: two listings, same product or not (MLIM's downstream task)."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from mlim_ray.config.base import AUTO, Section, ratio
+from mlim_ray.config.base import Section, ratio
 from mlim_ray.config.fine_tune import FineTuneConfig
 
 Encoding = Literal["siamese", "cross"]
@@ -26,8 +26,8 @@ class PairsConfig(Section):
     num_candidates: int = Field(32, ge=1)
     """a negative has the label of its positive; of so many such listings those that share most attributes are taken,
     which makes negatives hard; 1: any"""
-    kept_words_ratio: float | Literal["auto"] = AUTO
-    """share of each title's words that is kept, drawn by its key; auto: all of them where group alone matches, and
+    kept_words_ratio: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """share of each title's words that is kept, drawn by its key; none: all of them where group alone matches, and
     half where rules do, since rules that read a title would else be read off it"""
     encodings: tuple[Encoding, ...] = ("siamese", "cross")
     """siamese: each listing alone through the encoder; cross: both as one sequence"""
@@ -49,9 +49,9 @@ class PairsConfig(Section):
     @property
     def kept_ratio(self) -> float:
         """Share of each title's words that is kept."""
-        if self.kept_words_ratio == AUTO:
-            return 0.5 if self.matched_by_rules else 1.0
-        return self.kept_words_ratio
+        if self.kept_words_ratio is not None:
+            return self.kept_words_ratio
+        return 0.5 if self.matched_by_rules else 1.0
 
     @field_validator("match", "encodings")
     @classmethod
@@ -59,13 +59,6 @@ class PairsConfig(Section):
         if not names or len(set(names)) < len(names):
             raise ValueError(f"given {', '.join(names) or 'nothing'}, expected one name or more, each once")
         return names
-
-    @field_validator("kept_words_ratio")
-    @classmethod
-    def _keeps_some(cls, value: float | str) -> float | str:
-        if isinstance(value, float) and not 0.0 < value <= 1.0:
-            raise ValueError(f"given {value}, expected auto, or a share above 0 and of at most 1")
-        return value
 
     @model_validator(mode="after")
     def _something_is_shown(self) -> Self:

@@ -3,28 +3,22 @@
 Legend: R records, P pairs, D width of features.
 """
 
-import warnings
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from mlim_ray.data import synthetic
 from mlim_ray.evaluation.examples import Examples, slices
+from mlim_ray.evaluation.features import fit_pca, raw_pixels
+from mlim_ray.evaluation.linear_classifier import iterations_bounded, linear_classifier
 from mlim_ray.evaluation.pair_task import PairSide, PairTask, Scores
 from mlim_ray.evaluation.showing import SHOWN, Shown, encode_pooled
 from mlim_ray.model import MlimModel
 
 Floats = NDArray[np.float32]
 
-_RAW_SIDE = 32
+_INVERSE_STRENGTH = 0.1
 _RECORDS_TOGETHER = 256
 
 
@@ -34,8 +28,8 @@ def plain_baselines(task: PairTask, width: int) -> dict[str, Scores]:
     Rows: chance; text equality, which is the Jaccard index of the two titles' words; raw pixels at 32 x 32 and their
     principal components, by logistic regressions on |a - b| of the training pairs; and both of the latter together.
     """
-    train, test = (_raw_pixels(side.examples) for side in (task.train, task.test))
-    pca = PCA(min(width, *train.shape), random_state=0, svd_solver="randomized").fit(train)
+    train, test = (raw_pixels(side.examples.records) for side in (task.train, task.test))
+    pca = fit_pca(train, width)
     train_pca, test_pca = (pca.transform(pixels).astype(np.float32) for pixels in (train, test))
     words_P, test_words_P = jaccard(task.train), jaccard(task.test)
     by_pixels = _logistic(_apart(task.train, train), task, _apart(task.test, test))
@@ -126,20 +120,10 @@ def _product(side: PairSide, features_RD: Floats) -> Floats:
 
 
 def _logistic(train_PD: NDArray[np.floating], task: PairTask, test_PD: NDArray[np.floating]) -> NDArray[np.float64]:
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=100))
-    with warnings.catch_warnings():
-        # A fixed number of iterations is part of the baseline's definition.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    classifier = linear_classifier(_INVERSE_STRENGTH)
+    with iterations_bounded():
         classifier.fit(train_PD, task.train.pairs.is_same_P)
     return np.asarray(classifier.decision_function(test_PD), np.float64)
-
-
-def _raw_pixels(examples: Examples) -> Floats:
-    pixels = examples.records.pixels_RHW3
-    if pixels.shape[1] > _RAW_SIDE:
-        size = (_RAW_SIDE, _RAW_SIDE)
-        pixels = np.stack([np.asarray(Image.fromarray(p).resize(size, Image.Resampling.BOX)) for p in pixels])
-    return pixels.reshape(len(pixels), -1).astype(np.float32) / 255.0
 
 
 @torch.inference_mode()

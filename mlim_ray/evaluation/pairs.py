@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from mlim_ray.config.pairs import Encoding, PairsConfig
+from mlim_ray.evaluation.average_precision import over_products
 from mlim_ray.evaluation.bench import Bench
-from mlim_ray.evaluation.bootstrap import bootstrap
 from mlim_ray.evaluation.intervals import Estimate, difference_of
 from mlim_ray.evaluation.pair_baselines import frozen_baselines, oracles, plain_baselines
 from mlim_ray.evaluation.pair_classifier import score_pairs, train_classifier
@@ -23,7 +23,6 @@ from mlim_ray.model import MlimModel
 
 PRE_TRAINED, FROM_SCRATCH = "pre-trained", "from scratch"
 TEXT_EQUALITY = "text equality (Jaccard of words)"
-_NUM_DRAWS = 400
 _SHOWN_AS: dict[Shown, str] = {"both": "both shown", "image": "text missing", "text": "image missing"}
 
 
@@ -211,18 +210,7 @@ def _figures(task: PairTask, arm: Arm, runs: list[Scores]) -> ArmFigures:
 
 
 def _over_products(task: PairTask, scores: list[NDArray[np.float64]]) -> Estimate:
-    """Mean PR AUC of several runs, with its interval over resampled products: a pair counts as often as the product
-    that its positive, and it with it, was made for."""
-    test_pairs = task.test.pairs
-    _, place_P = np.unique(test_pairs.product_P, return_inverse=True)
-    num_products = test_pairs.num_products
-
-    def statistic(drawn: NDArray[np.int64]) -> float:
-        weight_P = np.bincount(drawn, minlength=num_products)[place_P]
-        values = [average_precision_score(test_pairs.is_same_P, run_P, sample_weight=weight_P) for run_P in scores]
-        return float(np.mean(values))
-
-    return bootstrap(statistic, num_products, num_draws=_NUM_DRAWS)
+    return over_products(task.test.pairs.is_same_P, task.test.pairs.product_P, scores)
 
 
 def _effects(by_arm: Mapping[Arm, ArmFigures]) -> Iterator[DropoutEffect]:
