@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -62,9 +62,11 @@ class Workload:
             pad_token_id=_PAD,
             max_tokens=self.texts.most,
         )
-        shape.image_size = self.image_size or shape.image_size
-        shape.num_hidden_layers = self.num_layers or shape.num_hidden_layers
-        return shape
+        return replace(
+            shape,
+            image_size=self.image_size or shape.image_size,
+            num_hidden_layers=self.num_layers or shape.num_hidden_layers,
+        )
 
     def config(self, **train: Any) -> PretrainConfig:
         """A resolved config, for training without an end."""

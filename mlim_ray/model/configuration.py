@@ -1,48 +1,30 @@
-"""The model's config as transformers keeps it: the shape of the weights, nothing about training."""
+"""The shape of a model's weights, nothing about training."""
 
-from typing import Any
-
-from transformers import PretrainedConfig
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
 
 from mlim_ray.config import ModelSize
 from mlim_ray.model.sizes import SIZES
 
 
-class MlimConfig(PretrainedConfig):
+@dataclass(frozen=True)
+class MlimConfig:
     """Shape of an MLIM model. Build one for a size and a vocabulary with `for_size`."""
 
-    model_type = "mlim"
-
-    def __init__(
-        self,
-        image_size: int = 32,
-        embedder_channels: tuple[int, ...] = (16, 48, 128),
-        decoder_channels: tuple[int, ...] = (64, 32),
-        num_hidden_layers: int = 3,
-        num_attention_heads: int = 4,
-        pre_norm: bool = True,
-        vocab_size: int = 3_000,
-        mask_token_id: int = 4,
-        pad_token_id: int = 0,
-        max_tokens: int = 24,
-        dropout_ratio: float = 0.0,
-        initializer_range: float = 0.02,
-        layer_norm_eps: float = 1e-12,
-        **kwargs: Any,
-    ) -> None:
-        self.image_size = image_size
-        self.embedder_channels = tuple(embedder_channels)
-        self.decoder_channels = tuple(decoder_channels)
-        self.num_hidden_layers = num_hidden_layers
-        self.num_attention_heads = num_attention_heads
-        self.pre_norm = pre_norm
-        self.vocab_size = vocab_size
-        self.mask_token_id = mask_token_id
-        self.max_tokens = max_tokens
-        self.dropout_ratio = dropout_ratio
-        self.initializer_range = initializer_range
-        self.layer_norm_eps = layer_norm_eps
-        super().__init__(pad_token_id=pad_token_id, **kwargs)
+    image_size: int = 32
+    embedder_channels: tuple[int, ...] = (16, 48, 128)
+    decoder_channels: tuple[int, ...] = (64, 32)
+    num_hidden_layers: int = 3
+    num_attention_heads: int = 4
+    pre_norm: bool = True
+    vocab_size: int = 3_000
+    mask_token_id: int = 4
+    pad_token_id: int = 0
+    max_tokens: int = 24
+    dropout_ratio: float = 0.0
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
 
     @property
     def hidden_size(self) -> int:
@@ -60,6 +42,19 @@ class MlimConfig(PretrainedConfig):
         """Cells of the image grid, N."""
         return (self.image_size // self.cell_size) ** 2
 
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name; `from_dict` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The config that these fields describe; others, such as transformers adds, are passed over, and lists are as
+        good as tuples."""
+        known: dict[str, Any] = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        for name, value in known.items():
+            known[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**known)
+
     @classmethod
     def for_size(
         cls,
@@ -70,7 +65,7 @@ class MlimConfig(PretrainedConfig):
         pad_token_id: int,
         max_tokens: int,
         dropout_ratio: float = 0.0,
-    ) -> "MlimConfig":
+    ) -> Self:
         """The config of a size for a tokenizer's vocabulary."""
         shape = SIZES[size]
         return cls(

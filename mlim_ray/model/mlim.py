@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from mlim_ray.model.blocks import Grid
 from mlim_ray.model.configuration import MlimConfig
@@ -40,21 +39,30 @@ class MlmHead(nn.Module):
         return F.linear(self.norm(F.gelu(self.dense(states_MD))), word_embeddings_VD, self.bias)
 
 
-class MlimModel(PreTrainedModel):
+class MlimModel(nn.Module):
     """The pre-trained model: `encode`, then `mlm_logits` at the hidden pieces and `reconstruct` for the picture.
 
     Hidden words and hidden cells are replaced by one shared embedding, that of [MASK], before positions are added
     (MLIM). Positions are separate per modality, and no modality embedding is used (MLIM).
-    """
 
-    config_class = MlimConfig
-    base_model_prefix = "mlim"
-    main_input_name = "pixels_B3HW"
+    What others load is `MlimPreTrainedModel` in `pretrained.py`. The model itself needs no transformers: its modelling
+    code would cost each process that trains or measures seconds at its start and a hundred megabytes.
+    """
 
     config: MlimConfig
 
     def __init__(self, config: MlimConfig) -> None:
-        super().__init__(config)
+        super().__init__()
+        self.config = config
+        self._add_layers(config)
+        self.apply(self._init_weights)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.word_embeddings.weight.device
+
+    def _add_layers(self, config: MlimConfig) -> None:
         width, eps = config.hidden_size, config.layer_norm_eps
         grid = Grid(config.image_size // config.cell_size, config.cell_size)
         self.image_embedder = ImageEmbedder(config.embedder_channels, grid)
@@ -73,7 +81,6 @@ class MlimModel(PreTrainedModel):
         )
         self.mlm_head = MlmHead(width, config.vocab_size, eps)
         self.image_decoder = ImageDecoder(width, config.decoder_channels, grid)
-        self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         """As BERT: normal with std 0.02, zero biases; convolutions keep torch's own (our choice)."""
@@ -86,9 +93,9 @@ class MlimModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
-        elif isinstance(module, MlimModel):
-            nn.init.normal_(module.cell_positions, std=std)
-            nn.init.normal_(module.token_positions, std=std)
+        elif module is self:
+            nn.init.normal_(self.cell_positions, std=std)
+            nn.init.normal_(self.token_positions, std=std)
 
     def forward(
         self,

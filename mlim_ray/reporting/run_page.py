@@ -137,7 +137,7 @@ def _commands(run: str, environment: Mapping[str, Any]) -> list[Command]:
         ),
         Command(
             "Load the model:",
-            f'python -c "import mlim_ray.model, transformers; '
+            f'python -c "import mlim_ray.model.pretrained, transformers; '
             f"print(transformers.AutoModel.from_pretrained('{run}/model'))\"",
         ),
     ]

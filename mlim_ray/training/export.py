@@ -10,9 +10,12 @@ from mlim_ray.model import MlimModel
 
 def export_model(model: MlimModel, prepared: PreparedSet, folder: str) -> None:
     """Write weights, config and tokenizer to `folder`; `AutoModel.from_pretrained(folder)` reads them back."""
+    # Only here: transformers' modelling code takes seconds to load.
+    from mlim_ray.model.pretrained import MlimPreTrainedModel
+
     contents = dict(prepared.tokenizer().files())
     with tempfile.TemporaryDirectory() as temporary:
-        model.save_pretrained(temporary)
+        MlimPreTrainedModel.of(model).save_pretrained(temporary)
         contents |= {path.name: path.read_bytes() for path in Path(temporary).iterdir()}
     for name, data in contents.items():
         storage.write_bytes_atomically(storage.join(folder, name), data)

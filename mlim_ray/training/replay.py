@@ -62,7 +62,7 @@ def replay(place: str, precision: str | None = None) -> Replay:
         raise ValueError(f"{place} holds no kept batch; expected a folder RUN/non_finite/step-<number>")
     summary: dict[str, Any] = json.loads(storage.read_bytes(summary_path))
     settings = summary["settings"]
-    model = MlimModel(MlimConfig(**settings["model"]))
+    model = MlimModel(MlimConfig.from_dict(settings["model"]))
     model.load_state_dict(safetensors.torch.load(storage.read_bytes(storage.join(place, "weights.safetensors"))))
     model.train()
     batches = [_read_batch(storage.join(place, f"batch-{each['rank']:03d}.npz")) for each in summary["workers"]]

@@ -11,6 +11,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from mlim_ray.model import MlimModel, load_bert_weights
 from mlim_ray.model.layout import Layout
+from mlim_ray.model.pretrained import MlimPreTrainedModel
 from tests.builders import make_model
 
 WIDTH, VOCAB_SIZE = 64, 50
@@ -115,7 +116,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_whole(
 def test_a_folder_without_weights_or_of_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected model.safetensors or pytorch_model.bin.*found neither"):
         load_bert_weights(make_target(), str(tmp_path))
-    make_target().save_pretrained(tmp_path)
+    MlimPreTrainedModel.of(make_target()).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="not a BERT checkpoint"):
         load_bert_weights(make_target(), str(tmp_path))
 

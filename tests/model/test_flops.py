@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ NUM_TOKENS = 12
 def counted(size: ModelSize, lengths: list[int], **shape: Any) -> tuple[float, Contents, MlimConfig]:
     """Operations of one step as torch counts them, with what was in it."""
     config = MlimConfig.for_size(size, vocab_size=300, mask_token_id=4, pad_token_id=0, max_tokens=NUM_TOKENS)
-    config.update(shape)
+    config = replace(config, **shape)
     side, num_records = config.image_size, len(lengths)
     torch.manual_seed(0)
     present = torch.arange(NUM_TOKENS) < torch.tensor(lengths)[:, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from transformers import AutoConfig, AutoModel, BertConfig, BertModel
 from mlim_ray.config import MamConfig, ModelSize
 from mlim_ray.masking import mode_names
 from mlim_ray.model import SIZES, MlimConfig, MlimModel
+from mlim_ray.model.pretrained import MlimPreTrainedModel
 from mlim_ray.objectives import mlm_terms, recon_terms
 from mlim_ray.training.batch import Masking, make_batch
 from mlim_ray.training.tensors import BatchTensors, to_tensors
@@ -203,7 +205,7 @@ def test_an_untrained_model_guesses_words_evenly(size: ModelSize) -> None:
 def test_every_size_runs_and_fits_together(size: ModelSize) -> None:
     config = MlimConfig.for_size(size, vocab_size=100, mask_token_id=MASK, pad_token_id=0, max_tokens=12)
     # One layer has every shape of the size; the others only cost memory.
-    config.num_hidden_layers = 1
+    config = replace(config, num_hidden_layers=1)
     model = MlimModel(config)
     side = config.image_size
     assert config.num_cells * config.cell_size**2 == side**2
@@ -235,11 +237,12 @@ def test_large_has_the_papers_numbers_of_parameters() -> None:
 
 
 def test_a_saved_model_is_the_same_model(tmp_path: Path, model: MlimModel) -> None:
-    model.save_pretrained(tmp_path)
+    MlimPreTrainedModel.of(model).save_pretrained(tmp_path)
     assert {"config.json", "model.safetensors"} <= {path.name for path in tmp_path.iterdir()}
     loaded = AutoModel.from_pretrained(tmp_path)
-    assert type(loaded) is MlimModel and not loaded.training
+    assert type(loaded) is MlimPreTrainedModel and not loaded.training
     assert AutoConfig.from_pretrained(tmp_path).to_dict() == loaded.config.to_dict()
+    assert loaded.config.shape == model.config
     for name, weight in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], weight), name
     inputs = make_inputs()

@@ -20,7 +20,7 @@ import yaml
 from transformers import AutoModel, AutoTokenizer
 
 from mlim_ray.masking.mam import MODES
-from mlim_ray.model import MlimModel
+from mlim_ray.model.pretrained import MlimPreTrainedModel
 from mlim_ray.training.checkpoint import CheckpointStore
 from mlim_ray.training.metrics import read_metrics
 from mlim_ray.training.run_diff import diff_runs
@@ -163,7 +163,7 @@ def test_the_model_folder_loads_with_transformers(one_worker: tuple[Path, dict[s
     checkpoint = store.latest().checkpoint
     assert checkpoint is not None
     model = AutoModel.from_pretrained(run / "model")
-    assert isinstance(model, MlimModel)
+    assert isinstance(model, MlimPreTrainedModel)
     weights = model.state_dict()
     assert set(weights) >= set(checkpoint.weights)
     assert all(torch.equal(weights[name], value) for name, value in checkpoint.weights.items())
