@@ -222,6 +222,24 @@ def test_a_command_of_the_pages_runs(command: Command, tmp_path: Path, request: 
         assert accepted == (300 if STAND_INS.get(command.words[2]) == GENERATED else NUM_ITEMS)
 
 
+SNIPPETS = [
+    pytest.param(block, id=f"{page.name}: {block.splitlines()[0]}")
+    for page in PAGES
+    if page.exists()
+    for language, block in _BLOCK.findall(page.read_text())
+    if language == "python"
+]
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_a_snippet_of_the_pages_runs(snippet: str, tmp_path: Path, some_runs: Path) -> None:
+    """In a process of its own, as a reader would run it, among runs and some pictures."""
+    shutil.copytree(some_runs, tmp_path / "runs")
+    for name in ("shoe.jpg", "shirt.jpg"):
+        noise().save(tmp_path / name)
+    shell([sys.executable, "-c", snippet], tmp_path)
+
+
 def test_the_readme_begins_with_the_two_commands() -> None:
     assert [command.words for command in COMMANDS if command.page == "README.md"][:2] == [
         ("make", "tune"),

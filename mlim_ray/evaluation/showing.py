@@ -7,12 +7,12 @@ Legend: B records, N cells, T token positions, D width.
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mlim_ray.data.records import Records
 from mlim_ray.model import MlimModel, MlimStates
+from mlim_ray.model.pooling import pooled_states
 from mlim_ray.training.batch import Batch
 from mlim_ray.training.tensors import BatchTensors, to_tensors
 
@@ -51,19 +51,10 @@ def shown_batch(records: Records, shown_B: NDArray[np.str_] | Shown, num_cells: 
 
 
 def pooled(states: MlimStates, inputs: BatchTensors) -> Tensor:
-    """One state [B, D] for each record: the mean over the cells where the picture is shown, over the tokens where the
-    text is, and the mean of the two where both are, so that neither outweighs the other by its number (our choice)."""
-    present_BT1 = inputs.token_present_BT[:, :, None]
-    cells_BD = states.cells_BND.mean(1)
-    tokens_BD = (states.tokens_BTD * present_BT1).sum(1) / present_BT1.sum(1).clamp_min(1)
-    image_B1 = ~inputs.cell_hidden_BN.all(1)[:, None]
-    # A text without a visible word shows nothing, as one whose words are all hidden.
-    specials_B = inputs.token_present_BT.sum(1).clamp_max(2)
-    text_B1 = ((inputs.token_present_BT & ~inputs.token_hidden_BT).sum(1) > specials_B)[:, None]
-    share_B1 = image_B1.float() / (image_B1.float() + text_B1.float()).clamp_min(1.0)
-    # With neither side shown the cells stand for the record.
-    share_B1 = torch.where(image_B1 | text_B1, share_B1, 1.0)
-    return share_B1 * cells_BD + (1.0 - share_B1) * tokens_BD
+    """One state [B, D] for each record, of the sides that are shown, as `pooled_states` says."""
+    return pooled_states(
+        states.cells_BND, states.tokens_BTD, inputs.token_present_BT, inputs.cell_hidden_BN, inputs.token_hidden_BT
+    )
 
 
 def encode_pooled(model: MlimModel, records: Records, shown_B: NDArray[np.str_] | Shown) -> Tensor:

@@ -41,6 +41,7 @@ _STORE_SHARE_FOR_RECORDS = 0.5
 _MAY_CHANGE = {
     *(("feed", knob) for knob in ("kind", "on_damaged_shard", "cache_gib", "cache_folder")),
     *(("train", knob) for knob in ("micro_batch_size", "activation_checkpointing", "peak_flops", "on_non_finite")),
+    ("model", "licence"),
     *(
         ("search", knob)
         for knob in (

@@ -39,6 +39,11 @@ def render_part(template: str, **content: Any) -> str:
     return _environment().get_template(template).render(**content)
 
 
+def render_text(template: str, **content: Any) -> str:
+    """Render a template of `templates/` that is no HTML: nothing is escaped."""
+    return _environment().overlay(autoescape=False).get_template(template).render(**content)
+
+
 def fixed(value: Any, digits: int) -> str:
     """A number with so many digits after the point."""
     number = finite(value)
