@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mlim_ray.data import storage
 from mlim_ray.data.cleaning import AcceptedRecord
+from mlim_ray.data.parquet import ATTRIBUTES
 
 SCHEMA = pa.schema(
     [
@@ -33,6 +34,7 @@ SCHEMA = pa.schema(
         ("label", pa.string()),
         ("group", pa.string()),
         ("split", pa.string()),
+        ("attributes", ATTRIBUTES.type),
     ]
 )
 """`slice` and `row` give the order of the source."""

@@ -18,8 +18,8 @@ from mlim_ray.data.cleaning import CleaningRules
 from mlim_ray.data.digest import add_digests, digest_text
 from mlim_ray.data.manifest import (
     FORMAT,
+    OLDEST_VERSION,
     SPLITS,
-    VERSION,
     Counts,
     Generation,
     Manifest,
@@ -30,8 +30,8 @@ from mlim_ray.data.manifest import (
     StoredText,
     library_versions,
 )
-from mlim_ray.data.origin import portable
-from mlim_ray.data.parquet import SHARD_SCHEMA
+from mlim_ray.data.origin import deciding, portable
+from mlim_ray.data.parquet import shard_schema
 from mlim_ray.data.prepared import TOKENIZER_FOLDER
 from mlim_ray.data.quarantine import QUARANTINE_FOLDER, Place, gather_quarantine, places_of, read_quarantine
 from mlim_ray.data.rejection import Reason, Stage
@@ -226,7 +226,8 @@ class Preparation:
         written = _Written()
         sums = TrainSums(np.zeros(tokenizer.vocab_size, np.int64))
         leftovers: dict[str, list[int]] = {split: [] for split in SPLITS}
-        writer = ShardWriter(self.out, self.staging, self.generation, self.config.max_tokens, size)
+        has_attributes = bool(self.config.attribute_columns)
+        writer = ShardWriter(self.out, self.staging, self.generation, self.config.max_tokens, size, has_attributes)
         earlier = {} if self.base is None else self.base.splits
         work = WriteBucket(writer, len(self.slices), self.num_buckets, earlier)
         for bucket, result in enumerate(map_in_order(work, self.num_buckets)):
@@ -293,7 +294,7 @@ class Preparation:
         columns = self.source.columns.by_role() if base is None else base.columns
         config = portable(self.config) if base is None else base.config
         parts = [
-            *(FORMAT, VERSION, config.model_dump(mode="json"), columns, [file.sha256 for file in files]),
+            *(FORMAT, OLDEST_VERSION, deciding(config), columns, [file.sha256 for file in files]),
             [(each.kind, each.source_sha256) for each in generations],
         ]
         size = self.rules.image.size
@@ -305,7 +306,7 @@ class Preparation:
             columns=columns,
             counts=counts,
             splits=splits,
-            shard_schema={column.name: str(column.type) for column in SHARD_SCHEMA},
+            shard_schema={column.name: str(column.type) for column in shard_schema(bool(config.attribute_columns))},
             quarantine=tuple(quarantine),
             tokenizer=tuple(files),
             row_group_records=row_group_records(size),

@@ -45,11 +45,13 @@ def bad_texts(knob: Knob, kind: str | None) -> list[str]:
     """Values that a knob must refuse: nothing, another type, no known choice, beyond each bound."""
     members = [unwrap(member)[0] for member in union_members(knob.field(kind).annotation)]
     bad = [""]
-    if str not in members:
+    if tuple[str, ...] in members:
+        bad += ["a,", ",", "a,,b"]
+    elif str not in members:
         bad += ["no such choice", "nan", "-inf", "0x10", "none,none"]
     if int in members:
         bad += ["1.0", "1e3", "1_"]
-    if any(get_origin(member) is tuple for member in members):
+    if any(get_origin(member) is tuple and Ellipsis not in get_args(member) for member in members):
         bad += ["1", "1,2", "1,2,3,4", "1,2,x"]
     for name, limit in bounds_of(knob, kind).items():
         beyond = limit + 1 if name in ("le", "lt") else limit - 1
