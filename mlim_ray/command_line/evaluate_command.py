@@ -28,6 +28,7 @@ def add_evaluate_command(commands: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON, the last line of the output")
     add_shorthand(parser, EvaluateConfig, "--attribute-columns", "prepare.attribute_columns")
+    add_shorthand(parser, EvaluateConfig, "--match", "pairs.match")
     add_address_flags(parser)
     add_knobs(parser, EvaluateConfig)
     parser.set_defaults(run=_evaluate)

@@ -4,7 +4,9 @@ from pydantic import Field
 
 from mlim_ray.config.base import Section
 from mlim_ray.config.classify import ClassifyConfig
+from mlim_ray.config.pairs import PairsConfig
 from mlim_ray.config.partner import PartnerConfig
+from mlim_ray.config.pictures import PicturesConfig
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.config.retrieve import RetrieveConfig
 
@@ -26,3 +28,5 @@ class EvaluateConfig(Section):
     partner: PartnerConfig = Field(default_factory=PartnerConfig)
     classification: ClassifyConfig = Field(default_factory=ClassifyConfig)
     retrieval: RetrieveConfig = Field(default_factory=RetrieveConfig)
+    pairs: PairsConfig = Field(default_factory=PairsConfig)
+    pictures: PicturesConfig = Field(default_factory=PicturesConfig)

@@ -5,10 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlim_ray.config.evaluate import EvaluateConfig
+from mlim_ray.config.pairs import PairsConfig
+from mlim_ray.config.pictures import PicturesConfig
 from mlim_ray.evaluation.bench import Bench
 from mlim_ray.evaluation.classification import classify
 from mlim_ray.evaluation.needs import Needs, column_needs
+from mlim_ray.evaluation.pairs import pairs
 from mlim_ray.evaluation.partner import partner
+from mlim_ray.evaluation.picture_sheets import picture_sheets
+from mlim_ray.evaluation.picture_task import pictures, sample_pictures
 from mlim_ray.evaluation.result import Result
 from mlim_ray.evaluation.retrieval import retrieve
 
@@ -23,16 +28,32 @@ class Task:
     run: Callable[[Bench, Any], Result]
     needs: Callable[[Any], Needs] = lambda _: Needs()
     """by its config"""
+    draw: Callable[[Bench, Any], dict[str, bytes]] | None = None
+    """PNG files that belong to it, by name"""
 
     def section(self, config: EvaluateConfig) -> Any:
         """Its config."""
         return getattr(config, self.name)
 
 
+def pairs_need(config: PairsConfig) -> Needs:
+    """What the parts are read from that listings of one product have in common."""
+    own = {"group", "label", "first_word"}
+    attributes = tuple(name for name in config.match if name not in own)
+    return Needs(labels="label" in config.match, groups="group" in config.match, attributes=attributes)
+
+
+def _sheets(bench: Bench, config: PicturesConfig) -> dict[str, bytes]:
+    sample = sample_pictures(bench, config)
+    return picture_sheets(sample.rows, sample.others)
+
+
 TASKS: tuple[Task, ...] = (
     Task("partner", "does each side use the other?", partner),
     Task("classification", "is the label told better?", classify, lambda config: column_needs(config.column)),
     Task("retrieval", "does a title find its picture, and a picture its title?", retrieve),
+    Task("pairs", "are two listings of one product?", pairs, pairs_need),
+    Task("pictures", "what does the model paint and read where much is hidden?", pictures, draw=_sheets),
 )
 """In the order in which they run."""
 

@@ -117,7 +117,7 @@ class _Evaluating:
                 continue
             started = time.monotonic()
             try:
-                result = self._run(task, survey_ref)
+                result, files = self._run(task, survey_ref)
             except ValueError as error:
                 # The worker's error arrives wrapped in one of its own kind.
                 cause = getattr(error, "cause", error)
@@ -128,7 +128,7 @@ class _Evaluating:
                 continue
             section = task.section(config).model_dump(mode="json")
             took = {"asks": task.asks, "config": section, "seconds": time.monotonic() - started}
-            found["tasks"][task.name] = took | result
+            found["tasks"][task.name] = took | result | self._keep(task, files)
             self._store(found)
             _tell(f"{task.name}: {task.asks}", result)
         self._store(found)
@@ -136,7 +136,7 @@ class _Evaluating:
             say(f"{name}: skipped, {reason}")
         return found
 
-    def _run(self, task: Task, survey_ref: "ray.ObjectRef[Survey]") -> Found:
+    def _run(self, task: Task, survey_ref: "ray.ObjectRef[Survey]") -> tuple[Found, dict[str, bytes]]:
         board = Board()
         running = _evaluate.options(**gpu_options(self.num_gpus), name=f"evaluate {task.name}").remote(
             task.name,
@@ -149,7 +149,17 @@ class _Evaluating:
         )
         with Stages("steps") as stages:
             stages.advance(task.name, 0)
-            return board.wait(running, stages.advance)
+            result: tuple[Found, dict[str, bytes]] = board.wait(running, stages.advance)
+        return result
+
+    def _keep(self, task: Task, files: dict[str, bytes]) -> Found:
+        """Write what a task drew, in a folder for each set; gives where."""
+        if not files:
+            return {}
+        where = storage.join(FOLDER, task.name, self.prepared.path.rstrip("/").rpartition("/")[2])
+        for name, content in files.items():
+            storage.write_bytes_atomically(self.folder.file(where, name), content)
+        return {"files": sorted(storage.join(where, name) for name in files)}
 
     def _skipped(self, tasks: Sequence[Task], facts: _SetFacts) -> dict[str, str]:
         """Why tasks cannot be served, by name. Raises ValueError for one that was asked for."""
@@ -227,12 +237,13 @@ def _look_at(prepared: PreparedSet, pretrained_on: PreparedSet | None, config: E
 @ray.remote(num_cpus=0)
 def _evaluate(
     name: str, run: str, prepared: PreparedSet, survey: Survey, config: EvaluateConfig, num_threads: int, board: Any
-) -> Found:
+) -> tuple[Found, dict[str, bytes]]:
     torch.set_num_threads(num_threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     (task,) = chosen_tasks([name])
     bench = make_bench(run, prepared, survey, config, device, BoardWriter(board))
-    return plain_result(task.run(bench, task.section(config)))
+    section = task.section(config)
+    return plain_result(task.run(bench, section)), {} if task.draw is None else task.draw(bench, section)
 
 
 def _own_set(folder: RunFolder) -> PreparedSet | None:
