@@ -14,6 +14,7 @@ from mlim_ray.command_line.diff_command import add_diff_arguments, run_diff
 from mlim_ray.command_line.embed_command import add_embed_command
 from mlim_ray.command_line.errors import PlainParser, plain_errors
 from mlim_ray.command_line.experiment import add_address_flags, address_of
+from mlim_ray.command_line.fill_command import add_fill_command
 from mlim_ray.command_line.inspect_command import add_inspect_flags, run_inspect
 from mlim_ray.command_line.knob_help import WholeWordHelp
 from mlim_ray.command_line.knobs import add_knobs, apply_knobs
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> PlainParser:
     parser = PlainParser(
         prog="mlim-ray",
-        usage="mlim-ray {prepare,inspect,requeue,verify,embed,diff,replay} ...",
+        usage="mlim-ray {prepare,inspect,requeue,verify,embed,fill,diff,replay} ...",
         description="From raw image-text records to a set that MLIM can be trained on; and what sets two runs apart.",
         formatter_class=WholeWordHelp,
         epilog="Training and search are the files in experiments/; each has --help.",
@@ -82,6 +83,7 @@ def _parser() -> PlainParser:
     add_inspect_flags(inspect)
     inspect.set_defaults(run=partial(run_inspect, auto_image_size=_TINY_IMAGE_SIZE))
     add_embed_command(commands)
+    add_fill_command(commands)
     add_replay_command(commands)
     diff = commands.add_parser(
         "diff",

@@ -15,9 +15,7 @@ _LOG_TEMPERATURES = (-4.0, 4.0)
 Floats = NDArray[np.float64]
 
 
-def expected_calibration_error(
-    confidence_R: Floats, is_right_R: NDArray[np.bool_], num_bins: int = NUM_BINS
-) -> float:
+def expected_calibration_error(confidence_R: Floats, is_right_R: NDArray[np.bool_], num_bins: int = NUM_BINS) -> float:
     """The mean distance between confidence and accuracy over bins of confidence, weighted by their records (ECE).
 
     Args:
