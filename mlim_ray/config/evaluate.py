@@ -4,6 +4,7 @@ from pydantic import Field
 
 from mlim_ray.config.base import Section
 from mlim_ray.config.classify import ClassifyConfig
+from mlim_ray.config.fill import FillConfig
 from mlim_ray.config.pairs import PairsConfig
 from mlim_ray.config.partner import PartnerConfig
 from mlim_ray.config.pictures import PicturesConfig
@@ -29,4 +30,5 @@ class EvaluateConfig(Section):
     classification: ClassifyConfig = Field(default_factory=ClassifyConfig)
     retrieval: RetrieveConfig = Field(default_factory=RetrieveConfig)
     pairs: PairsConfig = Field(default_factory=PairsConfig)
+    fill: FillConfig = Field(default_factory=FillConfig)
     pictures: PicturesConfig = Field(default_factory=PicturesConfig)

@@ -153,7 +153,7 @@ def _clean_record(record: RawRecord, rules: CleaningRules) -> AcceptedRecord | P
         return split
     attributes: dict[str, str] = {}
     for name, given in record.attributes.items():
-        value = _attribute(given)
+        value = attribute_text(given)
         if isinstance(value, Problem):
             return Problem(value.reason, f"attribute {shorten(name, 50)}: {value.detail}")
         if value is not None:
@@ -183,7 +183,7 @@ def _clean_record(record: RawRecord, rules: CleaningRules) -> AcceptedRecord | P
     )
 
 
-def _attribute(value: object) -> str | Problem | None:
+def attribute_text(value: object) -> str | Problem | None:
     """A number or truth value as its text; a blank text says as little as a null."""
     if isinstance(value, (bool, np.bool_)):
         return str(value).lower()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 from mlim_ray.data import storage
 from mlim_ray.data.cleaning import AcceptedRecord, CleaningRules, clean
 from mlim_ray.data.images import decode_stored
-from mlim_ray.data.parquet import open_parquet, reading
+from mlim_ray.data.parquet import ATTRIBUTES, open_parquet, reading
 from mlim_ray.data.records import Records
 from mlim_ray.data.rejection import RejectedRecord
 from mlim_ray.data.sources import Slice, Source
@@ -27,8 +27,9 @@ PLACE_FIELDS = (
     pa.field("split", pa.string()),
 )
 """Which record a row is, and where it came from; `slice` and `row` give the order of the source."""
-SCHEMA = pa.schema([*PLACE_FIELDS, ("text", pa.string()), ("image", pa.binary())])
-"""Pictures are raw pixels of the model's size."""
+SCHEMA = pa.schema([*PLACE_FIELDS, ("text", pa.string()), ("image", pa.binary()), ("value", pa.string())])
+"""Pictures are raw pixels of the model's size; `value` is that of the source's first attribute, null where it has none
+or the record lacks it."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def read_rows(source: Source, part: Slice, number: int, rules: CleaningRules) ->
         return
     for records in source.read(part):
         cleaned = clean(records, rules)
-        yield ModelRows(len(records), _table(cleaned.accepted, number), cleaned.rejected)
+        yield ModelRows(len(records), _table(cleaned.accepted, number, source.columns.attributes), cleaned.rejected)
 
 
 def to_records(table: pa.Table, tokenizer: TextTokenizer, image_size: int, max_tokens: int) -> Records:
@@ -85,30 +86,39 @@ def to_records(table: pa.Table, tokenizer: TextTokenizer, image_size: int, max_t
     )
 
 
-def _table(records: Sequence[AcceptedRecord], number: int) -> pa.Table:
+def _table(records: Sequence[AcceptedRecord], number: int, attributes: Sequence[str]) -> pa.Table:
     columns = {
         name: pa.array([getattr(record, name) for record in records], SCHEMA.field(name).type)
         for name in SCHEMA.names
-        if name != "slice"
+        if name not in ("slice", "value")
     }
     columns["slice"] = pa.array(np.full(len(records), number, np.int64))
+    columns["value"] = _values([record.attributes for record in records], attributes)
     return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+
+def _values(found: Sequence[Mapping[str, str]], attributes: Sequence[str]) -> pa.Array:
+    """The value of the first attribute for each record."""
+    return pa.array([each.get(attributes[0]) if attributes else None for each in found], pa.string())
 
 
 def _prepared(source: PreparedSource, part: Slice, number: int) -> Iterator[ModelRows]:
     split, shard = source.shards[part.file]
     manifest = source.prepared.manifest
     path = storage.join(source.prepared.path, shard.path)
+    attributes = source.columns.attributes
+    names = ["key", "key_hash", "text", "image", *([ATTRIBUTES.name] if attributes else [])]
     step = manifest.row_group_records
     with reading(path), open_parquet(path, memory_map=True) as opened:
         groups = list(range(part.start // step, -(-part.stop // step)))
-        table = opened.read_row_groups(groups, columns=["key", "key_hash", "text", "image"], use_threads=False)
+        table = opened.read_row_groups(groups, columns=names, use_threads=False)
     table = table.slice(0, part.stop - part.start)
     images = table["image"]
     if manifest.image.encoding != "raw":
         pixels = (decode_stored(image, manifest.image.size, manifest.image.encoding) for image in images.to_pylist())
         images = pa.chunked_array([pa.array([picture.tobytes() for picture in pixels], pa.binary())])
     rows = len(table)
+    found = [dict(pairs) for pairs in table[ATTRIBUTES.name].to_pylist()] if attributes else [{}] * rows
     columns = {
         **{name: table[name] for name in ("key", "key_hash", "text")},
         "image": images,
@@ -116,5 +126,6 @@ def _prepared(source: PreparedSource, part: Slice, number: int) -> Iterator[Mode
         "row": pa.array(np.arange(part.start, part.start + rows)),
         "source": pa.array([shard.path] * rows, pa.string()),
         "split": pa.array([split] * rows, pa.string()),
+        "value": _values(found, attributes),
     }
     yield ModelRows(rows, pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA), [])

@@ -13,7 +13,7 @@ from scipy.special import log_softmax
 from mlim_ray.evaluation.calibration import Floats, fit_temperature, probabilities
 from mlim_ray.evaluation.linear_classifier import iterations_bounded, linear_classifier
 
-INVERSE_STRENGTHS = (0.003, 0.03, 0.3)
+INVERSE_STRENGTHS = (0.003, 0.01, 0.03, 0.1)
 """of the L2 penalty, the strongest first; the one with the best likelihood on held-out records is taken"""
 
 Features = NDArray[np.float32]

@@ -1,6 +1,6 @@
 """Embeddings of records: what the encoder makes of the picture, of the text, and of both.
 
-Legend: R records, T token positions, D width.
+Legend: R records, D width.
 """
 
 import numpy as np
@@ -26,7 +26,6 @@ def embed(
     config: EmbedConfig,
     *,
     shown: tuple[Shown, ...] = SHOWN,
-    hidden_RT: NDArray[np.bool_] | None = None,
 ) -> Embeddings:
     """The pooled states of all records, on the model's device.
 
@@ -38,15 +37,12 @@ def embed(
         records: any number of them.
         config: batch size, precision, and whether lengths become 1; its dtype is of what is stored.
         shown: which embeddings to compute.
-        hidden_RT: pieces that are hidden beside what is not shown.
     """
     num_cells, width = model.config.num_cells, model.config.hidden_size
     found: Embeddings = {side: np.empty((len(records.key_hash_R), width), np.float32) for side in shown}
     for part in slices(len(records.key_hash_R), config.batch_size):
         for side, out_RD in found.items():
             batch = shown_batch(records.take(part), side, num_cells)
-            if hidden_RT is not None:
-                batch = batch._replace(token_hidden_BT=batch.token_hidden_BT | hidden_RT[part])
             inputs = to_tensors(batch, model.device)
             with autocast(model.device.type, config.precision):
                 state_BD = pooled(model.encode(*inputs[:6]), inputs).float()

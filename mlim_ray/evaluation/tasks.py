@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlim_ray.config.evaluate import EvaluateConfig
+from mlim_ray.config.fill import FillConfig
 from mlim_ray.config.pairs import PairsConfig
 from mlim_ray.config.pictures import PicturesConfig
 from mlim_ray.evaluation.bench import Bench
 from mlim_ray.evaluation.classification import classify
+from mlim_ray.evaluation.fill import fill
 from mlim_ray.evaluation.needs import Needs, column_needs
 from mlim_ray.evaluation.pairs import pairs
 from mlim_ray.evaluation.partner import partner
@@ -36,7 +38,12 @@ class Task:
         return getattr(config, self.name)
 
 
-def pairs_need(config: PairsConfig) -> Needs:
+def _fill_needs(config: FillConfig) -> Needs:
+    """The attributes that are filled; where none is named, any."""
+    return Needs(attributes=config.attributes, some_attribute=True)
+
+
+def _pairs_need(config: PairsConfig) -> Needs:
     """What the parts are read from that listings of one product have in common."""
     own = {"group", "label", "first_word"}
     attributes = tuple(name for name in config.match if name not in own)
@@ -52,7 +59,8 @@ TASKS: tuple[Task, ...] = (
     Task("partner", "does each side use the other?", partner),
     Task("classification", "is the label told better?", classify, lambda config: column_needs(config.column)),
     Task("retrieval", "does a title find its picture, and a picture its title?", retrieve),
-    Task("pairs", "are two listings of one product?", pairs, pairs_need),
+    Task("pairs", "are two listings of one product?", pairs, _pairs_need),
+    Task("fill", "is an attribute told whose words are hidden?", fill, _fill_needs),
     Task("pictures", "what does the model paint and read where much is hidden?", pictures, draw=_sheets),
 )
 """In the order in which they run."""

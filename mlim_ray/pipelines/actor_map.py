@@ -35,6 +35,8 @@ class ActorPlan:
     gpus: float
     threads: int
     """of torch in each"""
+    cleans_apart: bool = False
+    """whether the first part of a piece is done by tasks beside the actors"""
 
     @property
     def line(self) -> str:
@@ -52,7 +54,7 @@ def plan_actors(cluster: Cluster, num_pieces: int, model_bytes: int) -> ActorPla
     if cluster.num_gpus >= 1:
         if cluster.num_cpus < 1:
             raise ValueError("cleaning records needs 1 CPU beside the GPUs and the cluster has none; add a CPU node")
-        return ActorPlan(min(int(cluster.num_gpus), num_pieces), 0.0, 1.0, 1)
+        return ActorPlan(min(int(cluster.num_gpus), num_pieces), 0.0, 1.0, 1, cleans_apart=True)
     num_cpus = max(1, int(cluster.num_cpus))
     memory = float(ray.cluster_resources().get("memory", 0.0))
     fitting = int(_SHARE_OF_MEMORY * memory / (_ACTOR_BYTES + _COPIES * model_bytes))
@@ -74,20 +76,20 @@ class ModelWork:
 def map_on_actors(work: ModelWork, numbers: list[int], plan: ActorPlan) -> Generator[str, None, None]:
     """The results of all `numbers`, computed in parallel and given in this order.
 
-    Without GPUs an actor does both parts of a piece; with them CPUs do the first part beside the actors. Leaving the
-    loop early stops the pipeline. A ValueError or StorageError is raised here with its own message; any other exception
-    as Ray reports it. An actor that dies is started again, and its pieces with it.
+    An actor does both parts of a piece, unless it has a GPU that should not wait for the first. Leaving the loop early
+    stops the pipeline. A ValueError or StorageError is raised here with its own message; any other exception as Ray
+    reports it. An actor that dies is started again, and its pieces with it.
     """
     if not numbers:
         return
-    with DataContext.current(_context(bounded=plan.gpus > 0.0)):
+    with DataContext.current(_context(bounded=plan.cleans_apart)):
         # Not from a range: its read tasks would need a CPU beside the actors.
         pieces = ray.data.from_items(numbers, override_num_blocks=len(numbers))
-        if plan.gpus:
+        if plan.cleans_apart:
             pieces = pieces.map_batches(_First(work.first), batch_size=1, batch_format="pyarrow", num_cpus=1)
         results = pieces.map_batches(
             _Actor,
-            fn_constructor_args=(None if plan.gpus else work.first, work.start, plan.threads),
+            fn_constructor_args=(None if plan.cleans_apart else work.first, work.start, plan.threads),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=plan.cpus,

@@ -23,7 +23,7 @@ from mlim_ray.data.quarantine import gather_quarantine, read_quarantine, write_q
 from mlim_ray.data.rejection import Reason, Stage
 from mlim_ray.data.result_set import Part, ResultCounts, ResultFolder, ResultManifest, write_part
 from mlim_ray.data.shards import Duplicates, duplicates_path
-from mlim_ray.data.sources import Source, open_with_files
+from mlim_ray.data.sources import Slice, Source, open_with_files
 from mlim_ray.data.sources.source import source_label
 from mlim_ray.data.staging import read_bucket
 from mlim_ray.pipelines.actor_map import plan_actors
@@ -54,7 +54,7 @@ class Buckets:
     schema: pa.Schema
 
     def read(self, bucket: int) -> pa.Table:
-        """In the order of the hashes, duplicates among them."""
+        """In the order of the hashes, duplicates among them: the first of each key comes first."""
         return read_bucket([slice_path(self.staging, i) for i in range(self.num_slices)], bucket, self.schema)
 
 
@@ -79,8 +79,9 @@ class WriteBucket:
         kept = table.filter(pa.array(duplicates.is_kept))
         if len(kept) < len(table):
             write_quarantine(duplicates_path(self.buckets.staging, bucket), duplicates.rows())
-        part = write_part(self.out, bucket, self.finish(kept)).model_dump() if len(kept) else None
-        return {"part": part, "num_duplicates": len(table) - len(kept)}
+        rows = self.finish(kept)
+        part = write_part(self.out, bucket, rows).model_dump() if len(rows) else None
+        return {"part": part, "num_kept": len(kept), "num_duplicates": len(table) - len(kept)}
 
 
 @dataclass(frozen=True)
@@ -120,14 +121,9 @@ class Job:
         return cls(format, run, opened.source, config, show, ResultFolder(out, format, other_files), plan)
 
     @property
-    def num_slices(self) -> int:
+    def slices(self) -> list[Slice]:
         """Pieces of the first pass."""
-        return len(source_slices(self.source, self._rules))
-
-    @property
-    def num_records(self) -> int:
-        """Records of the source."""
-        return sum(part.stop - part.start for part in self.source.slices())
+        return source_slices(self.source, self._rules)
 
     @property
     def schema(self) -> pa.Schema:
@@ -137,14 +133,15 @@ class Job:
     @property
     def num_buckets(self) -> int:
         """Parts that are written."""
+        num_records = sum(part.stop - part.start for part in self.slices)
         widths = [
             kind.list_size * kind.value_type.bit_width // 8 for kind in self.schema.types if pa.types.is_nested(kind)
         ]
-        return max(1, -(-self.num_records * (_PLACE_BYTES + sum(widths)) // _PART_BYTES))
+        return max(1, -(-num_records * (_PLACE_BYTES + sum(widths)) // _PART_BYTES))
 
     def show_all(self, cluster: Cluster, on_progress: OnProgress, what: str) -> SourceCounts:
         """The first pass. Raises as `ModelPass.go` does."""
-        slices = source_slices(self.source, self._rules)
+        slices = self.slices
         passing = ModelPass(
             self.source,
             slices,
@@ -166,24 +163,24 @@ class Job:
         staging = self.folder.staging
         parts: list[Part] = []
         duplicates: list[str] = []
-        written = 0
+        num_kept = num_duplicates = 0
         work = WriteBucket(self.buckets, self.folder.path, finish)
         for bucket, result in enumerate(map_in_order(work, self.num_buckets)):
             found = json.loads(result)
             if found["part"] is not None:
                 parts.append(Part(**found["part"]))
-                written += parts[-1].num_records
             if found["num_duplicates"]:
                 duplicates.append(duplicates_path(staging, bucket))
-                written += found["num_duplicates"]
-            on_progress("write", written, counts.accepted)
+            num_kept += found["num_kept"]
+            num_duplicates += found["num_duplicates"]
+            on_progress("write", num_kept + num_duplicates, counts.accepted)
         quarantine, reasons = self._quarantine(counts, duplicates)
         return ResultManifest(
             format=self.format,
             plan=self.plan,
             source=source_label(self.source.name),
             columns=self.source.columns.by_role(),
-            counts=_account(counts, parts, reasons),
+            counts=_account(counts, num_kept, reasons),
             part_schema=work.part_schema(),
             parts=tuple(parts),
             quarantine=tuple(quarantine),
@@ -203,7 +200,7 @@ class Job:
     @property
     def buckets(self) -> Buckets:
         """What the first pass left, or will leave."""
-        return Buckets(self.folder.staging, self.num_slices, self.num_buckets, self.schema)
+        return Buckets(self.folder.staging, len(self.slices), self.num_buckets, self.schema)
 
     @property
     def _rules(self) -> CleaningRules:
@@ -237,12 +234,12 @@ def libraries() -> dict[str, str]:
     return library_versions() | {"torch": version("torch")}
 
 
-def _account(counts: SourceCounts, parts: list[Part], reasons: Counter[str]) -> ResultCounts:
+def _account(counts: SourceCounts, num_kept: int, reasons: Counter[str]) -> ResultCounts:
     """Raises RuntimeError where the files do not hold what was counted."""
     duplicates = reasons[Reason.DUPLICATE_KEY.value]
     found = ResultCounts(
         read=counts.read,
-        accepted=sum(part.num_records for part in parts),
+        accepted=num_kept,
         rejected=reasons.total() - duplicates,
         duplicates=duplicates,
         reasons=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),

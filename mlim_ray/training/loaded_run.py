@@ -95,7 +95,7 @@ def _prepare_config(path: str, shape: MlimConfig) -> PrepareConfig:
     return config.model_copy(
         update={
             **of_source,
-            **{"format": AUTO, "text": None, "image_folder": None, "tokenizer": None},
+            **{"format": AUTO, "text": None, "image_folder": None, "tokenizer": None, "attribute_columns": ()},
             **{"image_size": shape.image_size, "max_tokens": shape.max_tokens},
         }
     )
