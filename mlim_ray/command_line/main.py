@@ -41,8 +41,8 @@ def _parser() -> PlainParser:
     parser = PlainParser(
         prog="mlim-ray",
         usage="mlim-ray {prepare,inspect,requeue,verify,evaluate,embed,fill,diff,replay} ...",
-        description="From raw image-text records to a set that MLIM can be trained on; what a run's model is worth and how "
-        "to use it; and what sets two runs apart.",
+        description="From raw image-text records to a set that MLIM can be trained on; what a run's model is worth and "
+        "what it makes of records; what sets two runs apart.",
         formatter_class=WholeWordHelp,
         epilog="Training and search are the files in experiments/; each has --help.",
     )
