@@ -119,15 +119,17 @@ class Overlap:
     def verdict(self) -> list[str]:
         """What to bear in mind when reading the other tables."""
         if any(of.num_trained is None for of in self.splits):
-            return ["the set that the model was pre-trained on is not there: records that it saw could not be left out"]
+            return [
+                "The set that the model was pre-trained on is not there: records that it saw could not be left out."
+            ]
         found = []
         left_out = sum(of.num_trained or 0 for of in self.splits)
         if left_out:
-            found.append(f"{left_out:,} held-out records whose key was pre-trained on are left out")
+            found.append(f"{left_out:,} held-out records whose key was pre-trained on are left out.")
         pictures = sum(of.with_pretraining.pictures or 0 for of in self.splits if of.with_pretraining)
         if pictures:
-            found.append(f"{pictures:,} held-out records have a picture that was pre-trained on under another key")
-        return found or ["no held-out record has a key or a picture that was pre-trained on"]
+            found.append(f"{pictures:,} held-out records have a picture that was pre-trained on under another key.")
+        return found or ["No held-out record has a key or a picture that was pre-trained on."]
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ class PartnerResult:
         """Whether each partner is used at the paper's ratio: against another record's, which shows as much."""
         sentences = [_told(f) for f in self.figures if f.hidden_ratio == PAPER_RATIO]
         unseen = [f for part in self.by_title if not part.seen for f in part.figures]
-        return sentences + [f"Of titles that pre-training never saw: {_told(f)}" for f in unseen]
+        return sentences + [_told(f, ", of titles that pre-training never saw") for f in unseen]
 
 
 def partner(bench: Bench, config: PartnerConfig) -> PartnerResult:
@@ -194,12 +194,16 @@ def _limit(limits: ProbeLimits, side: str, ratio: float) -> float:
     return (limits.mlm if side == "mlm" else limits.recon)[HIDDEN_RATIOS.index(ratio)]
 
 
-def _told(figures: PartnerFigures) -> str:
+def _told(figures: PartnerFigures, of_what: str = "") -> str:
     partner, hidden, _ = _SIDES[figures.side]
     difference, own = figures.differences["shuffled"], figures.losses["paired"].mean
-    start = f"with {figures.hidden_ratio:.0%} of the {hidden} hidden, {figures.side.upper()} is"
-    found = f"{difference.mean:.4g} [{difference.low:.4g}, {difference.high:.4g}]"
+    start = f"With {figures.hidden_ratio:.0%} of the {hidden} hidden{of_what}, another record's {partner}"
+    by = f"{abs(difference.mean):.3g}"
     if not difference.excludes_zero:
-        return f"{start} no different with another record's {partner} than with the own one: difference {found}"
-    way = "higher" if difference.mean > 0 else "lower"
-    return f"{start} {way} with another record's {partner} than with the own one ({own:.4g}): by {found}"
+        return f"{start} makes no difference to {figures.side.upper()} that was found ({_interval(difference)})."
+    how = "raises" if difference.mean > 0 else "lowers"
+    return f"{start} {how} {figures.side.upper()} by {by} ({_interval(difference)}) from {own:.3g}."
+
+
+def _interval(difference: Estimate) -> str:
+    return f"{difference.low:.3g} to {difference.high:.3g}"

@@ -110,7 +110,7 @@ class _Evaluating:
         facts: _SetFacts = ray.get(_look_at.options(name="survey").remote(self.prepared, own, config))
         skipped = self._skipped(tasks, facts)
         found = self._begun(run) | {"overlap": plain_result(facts.survey.overlap), "skipped": skipped}
-        _tell("records in common with training", found["overlap"])
+        _tell("leakage: what do held-out records share with training?", found["overlap"])
         survey_ref = ray.put(facts.survey)
         for task in tasks:
             if task.name in skipped:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlim_ray.reporting.page import DASH, figure, render_part
-from mlim_ray.reporting.result_lines import interval_text, is_estimate
+from mlim_ray.reporting.result_lines import column_digits, interval_text, is_estimate
 
 _BEGIN, _END = "<!-- evaluations -->", "<!-- end of evaluations -->"
 _NEXT_SECTION = '<h2 id="pictures">'
@@ -24,10 +24,10 @@ class ShownCell:
     is_text: bool = False
 
     @classmethod
-    def of(cls, cell: Any) -> ShownCell:
-        """From what `evaluation.json` holds."""
+    def of(cls, cell: Any, digits: int) -> ShownCell:
+        """From what `evaluation.json` holds; an estimate with so many digits after the point."""
         if is_estimate(cell):
-            return cls(*interval_text(cell))
+            return cls(*interval_text(cell, digits))
         return cls(DASH if cell is None else figure(cell), is_text=isinstance(cell, str))
 
 
@@ -64,13 +64,13 @@ def with_evaluations(page: str, evaluations: Mapping[str, Any], run: str) -> str
 
 
 def _shown(source: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    parts = {"overlap": {"asks": "records in common with training", **found["overlap"]}, **found["tasks"]}
+    parts = {"leakage": {"asks": "what do held-out records share with training?", **found["overlap"]}, **found["tasks"]}
     return {
         "source": source,
         "records": found["records"],
         "step": found["step"],
         "skipped": found["skipped"],
-        "parts": [(name, {"asks": "", "seconds": None} | part | _tables(part)) for name, part in parts.items()],
+        "parts": [(name, {"seconds": None, "files": []} | part | _tables(part)) for name, part in parts.items()],
     }
 
 
@@ -80,7 +80,8 @@ def _tables(part: Mapping[str, Any]) -> dict[str, Any]:
 
 def _table(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[ShownCell.of(row.get(name)) for name in names] for row in rows]
+    digits = {name: column_digits(rows, name) for name in names}
+    cells = [[ShownCell.of(row.get(name), digits[name]) for name in names] for row in rows]
     is_text = [any(row[place].is_text for row in cells) for place in range(len(names))]
     columns = [ShownColumn(name, text) for name, text in zip(names, is_text, strict=True)]
     aligned = [

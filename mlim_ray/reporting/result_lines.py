@@ -9,7 +9,7 @@ from typing import Any
 from mlim_ray.reporting.figures import finite
 from mlim_ray.reporting.progress import table_text
 
-_MOST_DIGITS = 6
+_DIGITS, _MOST_DIGITS = 3, 6
 
 
 def result_lines(heading: str, result: Mapping[str, Any], width: int) -> Iterator[str]:
@@ -28,18 +28,23 @@ def result_lines(heading: str, result: Mapping[str, Any], width: int) -> Iterato
     yield from (f"-> {sentence}" for sentence in result["verdict"])
 
 
-def interval_text(estimate: Mapping[str, Any]) -> tuple[str, str]:
-    """The mean and the interval of an estimate, with as many digits as the interval tells."""
+def interval_text(estimate: Mapping[str, Any], digits: int) -> tuple[str, str]:
+    """The mean and the interval of an estimate, with so many digits after the point; a dash where there is none."""
     mean, low, high = (finite(estimate[name]) for name in ("mean", "low", "high"))
-    if mean is None:
-        return "-", ""
-    if low is None or high is None:
-        return f"{mean:.4g}", ""
-    half = (high - low) / 2
-    digits = 3 if half <= 0 else min(_MOST_DIGITS, max(0, 1 - math.floor(math.log10(half))))
     # Adding zero turns a rounded -0 into 0.
-    mean, low, high = (round(value, digits) + 0.0 for value in (mean, low, high))
-    return f"{mean:.{digits}f}", f"[{low:.{digits}f}, {high:.{digits}f}]"
+    mean, low, high = (None if value is None else round(value, digits) + 0.0 for value in (mean, low, high))
+    shown = "-" if mean is None else f"{mean:.{digits}f}"
+    return shown, "" if mean is None or low is None or high is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def column_digits(rows: Sequence[Mapping[str, Any]], name: str) -> int:
+    """Digits after the point that the narrowest interval of a column tells."""
+    intervals = [cell for row in rows if is_estimate(cell := row.get(name))]
+    ends = [(finite(cell["low"]), finite(cell["high"])) for cell in intervals]
+    halves = [(high - low) / 2 for low, high in ends if low is not None and high is not None and high > low]
+    if not halves:
+        return _DIGITS
+    return min(_MOST_DIGITS, max(0, 1 - math.floor(math.log10(min(halves)))))
 
 
 def is_estimate(cell: object) -> bool:
@@ -48,18 +53,19 @@ def is_estimate(cell: object) -> bool:
 
 
 def _table(rows: Sequence[Mapping[str, Any]], width: int) -> str:
+    digits = {name: column_digits(rows, name) for row in rows for name in row}
     for with_intervals in (True, False):
-        shown = [{name: _cell(cell, with_intervals) for name, cell in row.items()} for row in rows]
+        shown = [{name: _cell(cell, digits[name], with_intervals) for name, cell in row.items()} for row in rows]
         text = table_text(shown, _natural_width(shown))
         if max(map(len, text.splitlines())) <= width:
             return text.rstrip()
     return table_text(shown, width).rstrip()
 
 
-def _cell(cell: object, with_interval: bool) -> object:
+def _cell(cell: object, digits: int, with_interval: bool) -> object:
     if not isinstance(cell, Mapping):
         return cell
-    mean, interval = interval_text(cell)
+    mean, interval = interval_text(cell, digits)
     return f"{mean} {interval}".strip() if with_interval else mean
 
 

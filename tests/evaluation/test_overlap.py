@@ -43,8 +43,8 @@ def test_what_is_not_known_is_said() -> None:
     assert unknown.tables()[0].rows[0]["title seen"] is None
     known = Overlap([SplitOverlap("test", 1_000, 7, Shared(5, 3), Shared(5, 3))])
     assert known.verdict() == [
-        "7 held-out records whose key was pre-trained on are left out",
-        "3 held-out records have a picture that was pre-trained on under another key",
+        "7 held-out records whose key was pre-trained on are left out.",
+        "3 held-out records have a picture that was pre-trained on under another key.",
     ]
     clean = Overlap([SplitOverlap("test", 10, 0, Shared(5, 0), Shared(5, 0))])
-    assert clean.verdict() == ["no held-out record has a key or a picture that was pre-trained on"]
+    assert clean.verdict() == ["No held-out record has a key or a picture that was pre-trained on."]

@@ -70,7 +70,7 @@ def test_a_model_blind_to_its_partner_is_said_to_be_so() -> None:
         blind.mlm_head.norm.weight.zero_()
         blind.image_decoder.layers[-2].weight.zero_()
     result = partner(make_bench(model=blind.eval()), CONFIG)
-    assert all("no different with another record's" in sentence for sentence in result.verdict())
+    assert all("makes no difference to" in sentence for sentence in result.verdict())
     assert all(d.mean == pytest.approx(0, abs=1e-9) for f in result.figures for d in f.differences.values())
 
 
@@ -97,7 +97,7 @@ def test_a_reader_of_pictures_is_told_from_a_blind_one() -> None:
     result = partner(replace(bench, model=model.eval()), CONFIG)
     mlm = [figures for figures in result.figures if figures.side == "mlm"]
     assert all(figures.differences["blank"].excludes_zero for figures in mlm[1:])
-    assert "MLM is higher with another record's picture" in result.verdict()[0]
+    assert "another record's picture raises MLM by" in result.verdict()[0]
 
 
 def test_only_so_many_records_are_probed_and_progress_is_told() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mlim_ray.reporting.evaluations import with_evaluations
-from mlim_ray.reporting.result_lines import interval_text, result_lines
+from mlim_ray.reporting.result_lines import column_digits, interval_text, result_lines
 
 
 def estimate(mean: float | None, low: float | None, high: float | None) -> dict[str, Any]:
@@ -38,12 +38,18 @@ def found(**tasks: Any) -> dict[str, Any]:
         (estimate(1234.5, 1200.0, 1300.0), ("1234", "[1200, 1300]")),
         (estimate(0.5, 0.5, 0.5), ("0.500", "[0.500, 0.500]")),
         (estimate(-0.0001, -0.02, 0.02), ("0.000", "[-0.020, 0.020]")),
-        (estimate(0.5, None, None), ("0.5", "")),
+        (estimate(0.5, None, None), ("0.500", "")),
         (estimate(None, None, None), ("-", "")),
     ],
 )
 def test_an_interval_has_as_many_digits_as_it_tells(given: dict[str, Any], shown: tuple[str, str]) -> None:
-    assert interval_text(given) == shown
+    assert interval_text(given, column_digits([{"x": given}], "x")) == shown
+
+
+def test_a_column_has_the_digits_of_its_narrowest_interval() -> None:
+    rows = [{"x": estimate(0.5, 0.4, 0.6)}, {"x": estimate(0.5, 0.49, 0.51)}, {"x": None, "y": "text"}]
+    assert column_digits(rows, "x") == 3 and column_digits(rows, "y") == 3
+    assert column_digits(rows[:1], "x") == 2
 
 
 def test_the_console_shows_intervals_where_there_is_room() -> None:
