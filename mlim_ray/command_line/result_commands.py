@@ -66,6 +66,7 @@ def manifest_of(
 
     address = address_of(parsed)
     refuse_if_owned(job.folder.path)
+    job.folder.refuse_foreign()
     present = None if parsed.overwrite else job.folder.present(job.plan)
     if present is not None:
         return present, True

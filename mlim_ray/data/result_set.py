@@ -79,20 +79,23 @@ class ResultFolder:
         self._kind = kind
         self._other_files = other_files
 
+    def refuse_foreign(self) -> None:
+        """Raise ValueError if anything is here that no command leaves: what is not ours is never touched."""
+        own = {MANIFEST_FILE, STAGING_FOLDER, "lease.json", PROBE_NAME, *_FOLDERS, *self._other_files}
+        foreign = sorted(set(storage.list_names(self.path)) - own)
+        if foreign:
+            raise ValueError(
+                f"{self.path} holds other files ({', '.join(foreign[:3])}); expected a new or empty folder"
+            )
+
     def present(self, plan: str) -> ResultManifest | None:
         """What the same command finished here, swept of what it no longer needs; None if there is nothing.
 
         Raises:
             ValueError: something else is here.
         """
-        own = {MANIFEST_FILE, STAGING_FOLDER, "lease.json", PROBE_NAME, *_FOLDERS, *self._other_files}
-        names = storage.list_names(self.path)
-        foreign = sorted(set(names) - own)
-        if foreign:
-            raise ValueError(
-                f"{self.path} holds other files ({', '.join(foreign[:3])}); expected a new or empty folder"
-            )
-        if MANIFEST_FILE not in names:
+        self.refuse_foreign()
+        if not storage.exists(storage.join(self.path, MANIFEST_FILE)):
             return None
         manifest = read_result_manifest(self.path)
         if manifest.format != self._kind:
