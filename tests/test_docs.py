@@ -44,11 +44,19 @@ STAND_INS = {
     "s3://shop/sets/catalogue": GENERATED,
     "s3://shop/runs/first": "runs/first",
     "s3://my-bucket/shards/": "shards/",
+    "s3://shop/embeddings": "embeddings",
 }
 """What a page names and a clone has not: a reader's own records, and what an earlier command on the page wrote."""
 SET_STAND_INS = {"my_catalogue/": "grown", "prepared/": "set"}
 """For commands that go on with a set: its source, grown, and the set itself."""
 NUM_ITEMS = 24
+
+SMALL_BUDGETS = [
+    *("--partner.num-records", "32", "--pictures.num-records", "2", "--retrieval.num-records", "20"),
+    *("--classification.fine-tune.num-epochs", "0.2", "--retrieval.contrastive.num-epochs", "0.2"),
+    *("--pairs.fine-tune.num-epochs", "0.2", "--pairs.num-seeds", "2", "--pairs.num-train-positives", "20"),
+]
+"""What every evaluation of a page is run with, beside its own flags."""
 
 NOT_RUN = {
     ("git", "clone"): "needs the network",
@@ -94,7 +102,17 @@ class Command:
     @property
     def uses_runs(self) -> bool:
         """Whether it reads runs that were made before."""
-        return "--init-from" in self.words or (self.program == "mlim-ray" and self.words[1:2] == ("diff",))
+        asks = self.asks_model or (self.program == "mlim-ray" and self.words[1:2] == ("diff",))
+        return asks or "--init-from" in self.words
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether it shows records to a model on Ray."""
+        return self.program == "mlim-ray" and self.words[1:2] in (("evaluate",), ("embed",), ("fill",))
+
+    @property
+    def needs_ray(self) -> bool:
+        return self.is_prepare or self.uses_set or self.asks_model
 
 
 def commands_in(text: str, page: str) -> Iterator[Command]:
@@ -115,9 +133,7 @@ def commands_in(text: str, page: str) -> Iterator[Command]:
 
 COMMANDS = [command for page in PAGES if page.exists() for command in commands_in(page.read_text(), page.name)]
 PARAMETERS = [
-    pytest.param(
-        command, id=str(command), marks=[pytest.mark.cluster] if command.is_prepare or command.uses_set else []
-    )
+    pytest.param(command, id=str(command), marks=[pytest.mark.cluster] if command.needs_ray else [])
     for command in COMMANDS
 ]
 
@@ -145,6 +161,7 @@ def run(command: Command) -> None:
     elif command.program == "mlim-ray":
         # What prepare writes to is not there yet, whatever stands in for it when it is read.
         words = [*words[:2], "out", *words[3:]] if command.is_prepare else words
+        words += SMALL_BUDGETS if words[0] == "evaluate" else []
         json_flag = [] if words[0] == "verify" else ["--json"]
         output = shell([sys.executable, "-m", "mlim_ray.command_line.main", *words, *json_flag], Path.cwd())
         if words[0] == "inspect":

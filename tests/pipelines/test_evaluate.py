@@ -50,7 +50,7 @@ def write_records(path: Path, first: int, num_rows: int, splits: dict[int, str],
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
-    """A finished run: 140 training records, 20 of val and 40 of test, the last with the picture of a training record."""
+    """A finished run: 140 training records, 20 of val and 40 of test, the last with a training record's picture."""
     folder = tmp_path_factory.mktemp("evaluate")
     run = write_model(folder / "run", [f"shirt number {i}" for i in range(200)])
     copied = {199: encoded(noise(20, 20, 1))}
