@@ -20,22 +20,17 @@ from mlim_ray.evaluation.prepared_bench import make_bench
 from mlim_ray.evaluation.tasks import Task, chosen_tasks
 from mlim_ray.pipelines.board import Board, BoardWriter
 from mlim_ray.pipelines.cluster import Cluster, connect
-from mlim_ray.pipelines.evaluation_set import FOLDER, fitting_set
+from mlim_ray.pipelines.evaluation_results import FOLDER, Found, read_evaluations, store_evaluation
+from mlim_ray.pipelines.evaluation_set import fitting_set
 from mlim_ray.pipelines.measure import gpu_options
 from mlim_ray.pipelines.setting import is_prepared
-from mlim_ray.reporting.evaluations import with_evaluations
 from mlim_ray.reporting.progress import Stages, console_width, say
 from mlim_ray.reporting.result_lines import result_lines
 from mlim_ray.training.loaded_run import LoadedRun
 from mlim_ray.training.run_folder import RunFolder
 from mlim_ray.training.untrained import learned_from
 
-RESULTS = f"{FOLDER}/results.json"
-"""of every source that a run was evaluated on"""
-_EVALUATION, _PAGE = "evaluation.json", "report.html"
 _SPLITS = ("train", "val", "test")
-
-Found = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -129,9 +124,9 @@ class _Evaluating:
             section = task.section(config).model_dump(mode="json")
             took = {"asks": task.asks, "config": section, "seconds": time.monotonic() - started}
             found["tasks"][task.name] = took | result | self._keep(task, files)
-            self._store(found)
+            store_evaluation(self.folder, self._source, found, self.request.run)
             _tell(f"{task.name}: {task.asks}", result)
-        self._store(found)
+        store_evaluation(self.folder, self._source, found, self.request.run)
         for name, reason in skipped.items():
             say(f"{name}: skipped, {reason}")
         return found
@@ -192,22 +187,6 @@ class _Evaluating:
         if self.request.on is not None:
             return self.request.on
         return str(self.folder.read_json("environment.json").get("data", self.prepared.path))
-
-    def _store(self, found: Found) -> None:
-        evaluations = read_evaluations(self.folder) | {self._source: found}
-        self.folder.write_json(RESULTS, evaluations)
-        if self.folder.is_finished:
-            self.folder.write_json(_EVALUATION, self.folder.read_json(_EVALUATION) | {"evaluations": evaluations})
-        page = self.folder.file(_PAGE)
-        if storage.exists(page):
-            text = with_evaluations(storage.read_bytes(page).decode(), evaluations, self.request.run)
-            storage.write_bytes_atomically(page, text.encode())
-
-
-def read_evaluations(folder: RunFolder) -> Found:
-    """What a run was found to be worth, by source."""
-    found: Found = folder.read_json(RESULTS) if storage.exists(folder.file(RESULTS)) else {}
-    return found
 
 
 def check_places(request: EvaluateRequest, cluster: Cluster) -> None:

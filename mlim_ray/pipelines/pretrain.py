@@ -10,7 +10,7 @@ from mlim_ray.config.files import config_text
 from mlim_ray.data.lease import Lease
 from mlim_ray.evaluation.evaluation import Evaluation, paper_figures
 from mlim_ray.pipelines.cluster import LOCAL, Cluster, connect
-from mlim_ray.pipelines.evaluate import read_evaluations
+from mlim_ray.pipelines.evaluation_results import read_evaluations
 from mlim_ray.pipelines.exhibits import PICTURES, write_model_card, write_pictures
 from mlim_ray.pipelines.fit import fit
 from mlim_ray.pipelines.measure import Measured, gpu_options, make_yardstick, measure

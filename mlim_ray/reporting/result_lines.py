@@ -39,7 +39,7 @@ def interval_text(estimate: Mapping[str, Any], digits: int) -> tuple[str, str]:
 
 def column_digits(rows: Sequence[Mapping[str, Any]], name: str) -> int:
     """Digits after the point that the narrowest interval of a column tells."""
-    intervals = [cell for row in rows if is_estimate(cell := row.get(name))]
+    intervals: list[Any] = [row[name] for row in rows if is_estimate(row.get(name))]
     ends = [(finite(cell["low"]), finite(cell["high"])) for cell in intervals]
     halves = [(high - low) / 2 for low, high in ends if low is not None and high is not None and high > low]
     if not halves:
