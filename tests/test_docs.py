@@ -20,6 +20,7 @@ import pytest
 from mlim_ray.config import PretrainConfig
 from mlim_ray.config.files import best_text
 from mlim_ray.data.prepared import PreparedSet
+from mlim_ray.data.synthetic import generate
 from mlim_ray.training.build import build_model
 from mlim_ray.training.export import export_model
 from mlim_ray.training.resolve import resolve_size
@@ -198,6 +199,13 @@ def readers_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         FORMS[form][0](tmp_path / folder, items)
 
 
+def write_catalogue(path: Path) -> None:
+    """Records with an attribute that some of them lack."""
+    table = generate(0, 300, num_records=300)
+    colours = [None if i % 10 == 0 else colour for i, colour in enumerate(table["colour"].to_pylist())]
+    pq.write_table(table.drop(["colour"]).append_column("base_colour", pa.array(colours)), path)
+
+
 @pytest.fixture(scope="module")
 def a_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A set with a rejected picture that was kept, its source with one more file, and a repaired row."""
@@ -228,6 +236,8 @@ def some_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_command_of_the_pages_runs(command: Command, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if command.uses_set:
         shutil.copytree(request.getfixturevalue("a_set"), tmp_path, dirs_exist_ok=True)
+    if command.asks_model:
+        write_catalogue(tmp_path / "catalogue.parquet")
     if command.uses_runs:
         shutil.copytree(request.getfixturevalue("some_runs"), tmp_path / "runs")
     run(command)
