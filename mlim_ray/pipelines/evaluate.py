@@ -17,7 +17,7 @@ from mlim_ray.evaluation.needs import Kinds
 from mlim_ray.evaluation.overlap import Survey, survey
 from mlim_ray.evaluation.plain import plain_result
 from mlim_ray.evaluation.prepared_bench import make_bench
-from mlim_ray.evaluation.tasks import Task, chosen_tasks
+from mlim_ray.evaluation.tasks import Task, chosen_tasks, skipped_tasks
 from mlim_ray.pipelines.board import Board, BoardWriter
 from mlim_ray.pipelines.cluster import Cluster, connect
 from mlim_ray.pipelines.evaluation_results import FOLDER, Found, read_evaluations, store_evaluation
@@ -103,7 +103,7 @@ class _Evaluating:
         """Run the tasks one after another, each in a process of the cluster; what is found is stored after each."""
         config = self.request.config
         facts: _SetFacts = ray.get(_look_at.options(name="survey").remote(self.prepared, own, config))
-        skipped = self._skipped(tasks, facts)
+        skipped = skipped_tasks(tasks, config, facts.train, facts.test)
         found = self._begun(run) | {"overlap": plain_result(facts.survey.overlap), "skipped": skipped}
         _tell("leakage: what do held-out records share with training?", found["overlap"])
         survey_ref = ray.put(facts.survey)
@@ -155,18 +155,6 @@ class _Evaluating:
         for name, content in files.items():
             storage.write_bytes_atomically(self.folder.file(where, name), content)
         return {"files": sorted(storage.join(where, name) for name in files)}
-
-    def _skipped(self, tasks: Sequence[Task], facts: _SetFacts) -> dict[str, str]:
-        """Why tasks cannot be served, by name. Raises ValueError for one that was asked for."""
-        config = self.request.config
-        skipped = {}
-        for task in tasks:
-            reason = task.needs(task.section(config)).unmet(facts.train, facts.test)
-            if reason is not None and config.tasks:
-                raise ValueError(f"--tasks {task.name}: {reason}")
-            if reason is not None:
-                skipped[task.name] = reason
-        return skipped
 
     def _begun(self, run: LoadedRun) -> Found:
         """What is known of the same model on the same records, and nothing of others."""

@@ -116,15 +116,13 @@ def test_a_run_is_evaluated_on_its_own_set_and_on_others_side_by_side(run: Path)
 _SHORT = ["--classification.num-train", "60", "--classification.fine-tune.num-epochs", "0.5"]
 
 
-def test_what_a_set_cannot_serve_is_refused_by_name_and_skipped_without(run: Path) -> None:
+def test_what_cannot_be_evaluated_is_one_plain_line(run: Path) -> None:
     line = evaluate(run, "--tasks", "pairs,partner", refused=True)
     assert line.startswith("--tasks pairs: the set has no groups of several records; name their column with")
-    line = evaluate(run, "--tasks", "classification", "--classification.column", "brand", refused=True)
-    assert "no attribute brand; keep it with --prepare.attribute-columns brand" in line
     assert evaluate(run, "--tasks", "probe", refused=True).startswith(
         "--tasks: given probe, expected some of partner, "
     )
-    assert "does not exist" in evaluate(run.parent / "absent", refused=True)
+    assert "absent is no folder; name that of a run" in evaluate(run.parent / "absent", refused=True)
     source = write_records(run.parent / "one_split.parquet", 1_000, 30, {})
     assert "has no records in split val" in evaluate(run, "--tasks", "partner", "--on", str(source), refused=True)
 
