@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -264,6 +265,9 @@ def test_a_snippet_of_the_pages_runs(snippet: str, tmp_path: Path, some_runs: Pa
     shutil.copytree(some_runs, tmp_path / "runs")
     for name in ("shoe.jpg", "shirt.jpg"):
         noise().save(tmp_path / name)
+    (tmp_path / "embeddings" / "parts").mkdir(parents=True)
+    joint = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(12, np.float16)), 4)
+    pq.write_table(pa.table({"joint": joint}), tmp_path / "embeddings" / "parts" / "part-00000.parquet")
     shell([sys.executable, "-c", snippet], tmp_path)
 
 
