@@ -144,8 +144,8 @@ def pairs(bench: Bench, config: PairsConfig) -> PairsResult:
 
             runs[arm].append(run_arm(task, starts[arm.start], arm, config, bench.seed + seed, advance))
             num_done += 1
-    references = {**frozen_baselines(task, bench.model, "frozen encoder")}
-    return summarise(task, runs, references | references_of(task, bench.untrained))
+    references = frozen_baselines(task, bench.model, "frozen encoder") | references_of(task, bench.untrained)
+    return summarise(task, runs, references)
 
 
 def arms_of(starts: Mapping[str, object], config: PairsConfig) -> list[Arm]:
@@ -204,9 +204,12 @@ def summarise(task: PairTask, runs: Mapping[Arm, list[Scores]], references: Mapp
 
 def _figures(task: PairTask, arm: Arm, runs: list[Scores]) -> ArmFigures:
     is_same_P = task.test.pairs.is_same_P
-    of_seeds = {shown: [float(average_precision_score(is_same_P, run[shown])) for run in runs] for shown in SHOWN}
-    average = {shown: _over_products(task, [run[shown] for run in runs]) for shown in SHOWN}
-    return ArmFigures(arm, {str(shown): values for shown, values in of_seeds.items()}, {**average})
+    of_seeds: dict[str, list[float]] = {}
+    average: dict[str, Estimate] = {}
+    for shown in SHOWN:
+        of_seeds[shown] = [float(average_precision_score(is_same_P, run[shown])) for run in runs]
+        average[shown] = _over_products(task, [run[shown] for run in runs])
+    return ArmFigures(arm, of_seeds, average)
 
 
 def _over_products(task: PairTask, scores: list[NDArray[np.float64]]) -> Estimate:
