@@ -84,12 +84,14 @@ class PairsResult:
             for name, figures in self.baselines.items()
         ]
         words = "" if facts.kept_words_ratio == 1.0 else f", {facts.kept_words_ratio:.0%} of each title's words kept"
+        num_close = facts.num_closeness_attributes
+        close = f" and share most of {num_close} attributes" if num_close else ""
         caption = (
             f"PR AUC (average precision) on {facts.num_test_pairs:,} test pairs of {facts.num_test_products:,} "
             f"products, {facts.num_test_positives:,} of them of one product by {', '.join(facts.match)} "
             f"({facts.balance:.1%}, what chance reaches); fine-tuned on {facts.num_train_pairs:,} pairs of "
-            f"{facts.num_train_products:,} other products{words}. Negatives have the same label and share most of "
-            f"{facts.num_closeness_attributes} attributes. {facts.num_products_in_both} products in both splits; "
+            f"{facts.num_train_products:,} other products{words}. Negatives have the same label{close}. "
+            f"{facts.num_products_in_both} products in both splits; "
             f"{facts.num_left_out:,} records left out. Intervals over products."
         )
         tables = [ResultTable("Closely-matching pairs", caption, rows)]
