@@ -1,4 +1,5 @@
-"""`mlim-ray prepare`, `inspect`, `requeue` and `verify` for sets of records; `diff` and `replay` for runs.
+"""`mlim-ray prepare`, `inspect`, `requeue` and `verify` for sets of records; `evaluate`, `embed`, `fill`, `diff` and
+`replay` for runs.
 
 What does the work is imported once the command line is known to be right, so that `--help` and errors come
 at once.
@@ -11,8 +12,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlim_ray.command_line.diff_command import add_diff_arguments, run_diff
+from mlim_ray.command_line.embed_command import add_embed_command
 from mlim_ray.command_line.errors import PlainParser, plain_errors
+from mlim_ray.command_line.evaluate_command import add_evaluate_command
 from mlim_ray.command_line.experiment import add_address_flags, address_of
+from mlim_ray.command_line.fill_command import add_fill_command
 from mlim_ray.command_line.inspect_command import add_inspect_flags, run_inspect
 from mlim_ray.command_line.knob_help import WholeWordHelp
 from mlim_ray.command_line.knobs import add_knobs, apply_knobs
@@ -36,8 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> PlainParser:
     parser = PlainParser(
         prog="mlim-ray",
-        usage="mlim-ray {prepare,inspect,requeue,verify,diff,replay} ...",
-        description="From raw image-text records to a set that MLIM can be trained on; and what sets two runs apart.",
+        usage="mlim-ray {prepare,inspect,requeue,verify,evaluate,embed,fill,diff,replay} ...",
+        description="From raw image-text records to a set that MLIM can be trained on; what a run's model is worth and "
+        "what it makes of records; what sets two runs apart.",
         formatter_class=WholeWordHelp,
         epilog="Training and search are the files in experiments/; each has --help.",
     )
@@ -80,6 +85,9 @@ def _parser() -> PlainParser:
     inspect = _command(commands, "inspect", "SOURCE", "show what SOURCE holds and which columns would be used")
     add_inspect_flags(inspect)
     inspect.set_defaults(run=partial(run_inspect, auto_image_size=_TINY_IMAGE_SIZE))
+    add_evaluate_command(commands)
+    add_embed_command(commands)
+    add_fill_command(commands)
     add_replay_command(commands)
     diff = commands.add_parser(
         "diff",

@@ -32,6 +32,8 @@ class PrepareConfig(Section):
     """column that joins records which must share a split; guessed when not given"""
     split_column: str | None = None
     """column that names the split (train, val, test); 80/10/10 by a hash of the group or key when there is none"""
+    attribute_columns: tuple[str, ...] = ()
+    """further columns kept with each record as texts, for evaluations and filling: `base_colour,gender`"""
     image_folder: str | None = None
     """folder that picture paths are relative to; the folder of the table that names them when not given"""
     image_size: Annotated[int, Field(ge=8, le=2048)] | Literal["auto"] = AUTO

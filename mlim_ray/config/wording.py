@@ -66,7 +66,7 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple | list):
-        return ",".join(shown(item) for item in value)
+        return ",".join(shown(item) for item in value) or "nothing"
     text = _decimal(value) if isinstance(value, float) else str(value)
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     if not text.strip():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,7 +28,7 @@ _SPLIT_COUNTER = 0x5B117
 _VALUES = np.arange(256)
 
 MAX_NAME_CHARACTERS = 1_024
-"""longer keys, labels and groups are rejected: they are kept in memory, and shown on pages (our choice)"""
+"""longer keys, labels, groups and attributes are rejected: they are kept in memory, and shown on pages (our choice)"""
 
 RawValue = bytes | str | int | None
 """A key, label, group or split as a source should give it; any other value is rejected, never an error."""
@@ -50,6 +51,8 @@ class RawRecord:
     split: RawValue = None
     problem: Problem | None = None
     """why the row as a whole could not be read"""
+    attributes: Mapping[str, RawValue | float] = field(default_factory=dict, kw_only=True)
+    """by column, in the order of the config; a null for what the record lacks"""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class AcceptedRecord:
     label: str | None
     group: str | None
     split: str
+    attributes: dict[str, str]
+    """without what the record lacks"""
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,13 @@ def _clean_record(record: RawRecord, rules: CleaningRules) -> AcceptedRecord | P
     split = _named_split(split_name) if rules.has_split else _drawn_split(group or key)
     if isinstance(split, Problem):
         return split
+    attributes: dict[str, str] = {}
+    for name, given in record.attributes.items():
+        value = attribute_text(given)
+        if isinstance(value, Problem):
+            return Problem(value.reason, f"attribute {shorten(name, 50)}: {value.detail}")
+        if value is not None:
+            attributes[name] = value
     raw_text = _as_string(record.text)
     if isinstance(raw_text, Problem):
         return Problem(raw_text.reason, f"text: {raw_text.detail}")
@@ -167,7 +179,20 @@ def _clean_record(record: RawRecord, rules: CleaningRules) -> AcceptedRecord | P
         label=label,
         group=group,
         split=split,
+        attributes=attributes,
     )
+
+
+def attribute_text(value: object) -> str | Problem | None:
+    """A number or truth value as its text; a blank text says as little as a null."""
+    if isinstance(value, (bool, np.bool_)):
+        return str(value).lower()
+    if isinstance(value, (float, np.floating)):
+        return None if math.isnan(value) else repr(float(value))
+    found = _as_string(value)
+    if isinstance(found, str) and len(found) > MAX_NAME_CHARACTERS:
+        return Problem(Reason.TOO_LONG, f"{len(found)} characters; at most {MAX_NAME_CHARACTERS}")
+    return found if isinstance(found, Problem) or (found and found.strip()) else None
 
 
 def _as_string(value: object) -> str | Problem | None:

@@ -33,6 +33,7 @@ def _digest(record: RawRecord) -> int:
     for value in (
         *(record.source, record.row, record.key, record.image, record.text),
         *(record.label, record.group, record.split, record.problem),
+        *record.attributes.values(),
     ):
         kind, content = _bytes_of(value)
         digest.update(b"%c%d:" % (kind, len(content)))

@@ -140,6 +140,19 @@ def fit_pixels(pixels: Pixels, rules: ImageRules) -> Pixels | Problem:
     return problem or _fit(Image.fromarray(pixels), rules)
 
 
+def fit_image(image: Image.Image, rules: ImageRules) -> Pixels | Problem:
+    """An opened picture, made square under the same rules.
+
+    One that was opened from a file and not yet loaded is read again from that file, so that it becomes what
+    `decode_image` makes of the bytes; of others a JPEG may have been decoded at another scale.
+    """
+    encoded = _unread_bytes(image)
+    if encoded is not None:
+        return decode_image(encoded, rules)
+    problem = _size_problem(image.size, rules)
+    return problem or _to_square(image.copy(), rules)
+
+
 def image_facts(encoded: bytes) -> tuple[str, str, int, int] | None:
     """Format, mode, width and height from the header alone; None if it is no picture."""
     container = open_container(encoded)
@@ -199,6 +212,18 @@ def _size_problem(size: tuple[int, int], rules: ImageRules) -> Problem | None:
     return None
 
 
+def _unread_bytes(image: Image.Image) -> bytes | None:
+    """The file behind a picture of which nothing was decoded; None where there is no such file any more."""
+    file = image.fp if isinstance(image, ImageFile.ImageFile) and image.tile and image.tell() == 0 else None
+    if file is None or file.closed:
+        return None
+    place = file.tell()
+    file.seek(0)
+    encoded: bytes = file.read(MAX_ENCODED_BYTES + 1)
+    file.seek(place)
+    return encoded
+
+
 def _load(image: ImageFile.ImageFile, rules: ImageRules) -> None:
     if image.format == "PNG":
         _scale_transparent_colour(image)
@@ -214,7 +239,7 @@ def _ends_blank(image: ImageFile.ImageFile) -> bool:
     )
 
 
-def _to_square(image: ImageFile.ImageFile, rules: ImageRules) -> Pixels | Problem:
+def _to_square(image: Image.Image, rules: ImageRules) -> Pixels | Problem:
     wide = _grey_from_wide(image) if image.mode.startswith(("I", "F")) else None
     if isinstance(wide, Problem):
         return wide

@@ -10,7 +10,9 @@ from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data import storage
 
 FORMAT = "mlim_ray prepared set"
-VERSION = 2
+VERSION = 3
+OLDEST_VERSION = 2
+"""Sets of this version have no attributes, and are read as such."""
 MANIFEST_FILE = "manifest.json"
 _LIBRARIES = ("mlim-ray", "numpy", "pillow", "pyarrow", "tokenizers")
 
@@ -130,6 +132,11 @@ class Manifest(Section):
     libraries: dict[str, str]
     """versions of what the bytes depend on"""
 
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Columns of the source that records keep as texts."""
+        return self.config.attribute_columns
+
     def files(self) -> tuple[StoredFile, ...]:
         """Every file of the set but the manifest itself."""
         shards = [shard for split in self.splits.values() for shard in split.shards]
@@ -162,10 +169,10 @@ def read_manifest(folder: str) -> Manifest:
             f"{path} was written by a newer mlim_ray: it is of version {header.version} and this one reads up to "
             f"{VERSION}; upgrade mlim-ray"
         )
-    if header.version < VERSION:
+    if header.version < OLDEST_VERSION:
         raise ValueError(
-            f"{path} is of version {header.version} and this mlim_ray reads version {VERSION}; prepare the set anew "
-            f"with --overwrite"
+            f"{path} is of version {header.version} and this mlim_ray reads {OLDEST_VERSION} to {VERSION}; prepare the "
+            f"set anew with --overwrite"
         )
     try:
         return Manifest.model_validate_json(content)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data import storage
-from mlim_ray.data.manifest import FORMAT, VERSION
+from mlim_ray.data.manifest import FORMAT, OLDEST_VERSION
 from mlim_ray.data.sources import Opened, Source
 from mlim_ray.data.sources.listing import FILES_SCHEMA
 from mlim_ray.data.sources.pictures import PICTURES_PREFIX
@@ -103,13 +104,24 @@ def portable(config: PrepareConfig) -> PrepareConfig:
     return config.model_copy(update={"image_folder": None, "tokenizer": None})
 
 
+def deciding(config: PrepareConfig) -> dict[str, Any]:
+    """The knobs that decide what a set holds, as plain values.
+
+    Without attributes they are those of a set of `OLDEST_VERSION`, so that one written then is still known as prepared.
+    """
+    knobs = config.model_dump(mode="json")
+    if not config.attribute_columns:
+        del knobs["attribute_columns"]
+    return knobs
+
+
 def _rules(source: Source, config: PrepareConfig, keep_rejected: bool) -> str:
     tokenizer = None
     if config.tokenizer is not None:
         files = load_tokenizer(storage.absolute(config.tokenizer)).files()
         tokenizer = {name: storage.sha256_of(content) for name, content in files.items()}
-    knobs = portable(config).model_dump(mode="json")
-    return _hash([FORMAT, VERSION, knobs, source.columns.by_role(), tokenizer, keep_rejected])
+    knobs = deciding(portable(config))
+    return _hash([FORMAT, OLDEST_VERSION, knobs, source.columns.by_role(), tokenizer, keep_rejected])
 
 
 def _hash(parts: list[object]) -> str:

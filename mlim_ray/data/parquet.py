@@ -23,10 +23,17 @@ SHARD_SCHEMA = pa.schema(
         pa.field("group", pa.string()),
     ]
 )
-"""Columns of a shard; token_ids and word_of_token have [CLS] and [SEP] and no padding."""
+"""Columns of every shard; token_ids and word_of_token have [CLS] and [SEP] and no padding."""
+ATTRIBUTES = pa.field("attributes", pa.map_(pa.string(), pa.string()), nullable=False)
+"""Column that shards of a set with attribute columns have too: name to value, what a record lacks left out."""
 
 _LARGE_GROUP_BYTES = 64_000_000
 _BUFFER_BYTES = 8 << 20
+
+
+def shard_schema(has_attributes: bool) -> pa.Schema:
+    """Columns of the shards of a set with or without attributes."""
+    return SHARD_SCHEMA.append(ATTRIBUTES) if has_attributes else SHARD_SCHEMA
 
 
 def open_parquet(path: str, *, memory_map: bool = False) -> pq.ParquetFile:

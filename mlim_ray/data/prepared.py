@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from mlim_ray.data import storage
 from mlim_ray.data.manifest import SPLITS, Manifest, Shard, Split, StoredFile, read_manifest
-from mlim_ray.data.parquet import SHARD_SCHEMA
+from mlim_ray.data.parquet import shard_schema
 from mlim_ray.data.row_groups import DamagedShardError, RowGroup, read_row_group
 from mlim_ray.data.shard_cache import ShardCache
 from mlim_ray.data.tokenizer import TextTokenizer, load_tokenizer
@@ -88,7 +88,8 @@ class PreparedSet:
         if not 0 <= group < first_groups[-1]:
             raise IndexError(f"row group {group} of split {split}, which has {first_groups[-1]}")
         place = bisect_right(first_groups, group) - 1
-        return RowGroup(self.path, shards[place], group - first_groups[place], self.manifest.row_group_records)
+        index, size = group - first_groups[place], self.manifest.row_group_records
+        return RowGroup(self.path, shards[place], index, size, bool(self.manifest.attributes))
 
     def read_group(self, split: str, group: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Row group `group` of a split; all columns if none are named.
@@ -113,7 +114,8 @@ class PreparedSet:
         Raises as `read_group` does; with `skips_damaged` a damaged row group is named in the log and left out.
         """
         wanted = self.num_records(split) if limit is None else min(limit, self.num_records(split))
-        schema = SHARD_SCHEMA if columns is None else pa.schema([SHARD_SCHEMA.field(name) for name in columns])
+        schema = shard_schema(bool(self.manifest.attributes))
+        schema = schema if columns is None else pa.schema([schema.field(name) for name in columns])
         tables: list[pa.Table] = [schema.empty_table()]
         for group in range(self.num_groups(split)):
             if sum(map(len, tables)) >= wanted:

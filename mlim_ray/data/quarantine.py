@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ QUARANTINE_FOLDER = "quarantine"
 ROWS_PER_FILE = 50_000
 BYTES_PER_FILE = 64_000_000
 """a file is closed past either; also the most that is held in memory while files are joined, and a batch more"""
-ORIGINAL_COLUMNS = ("original_key", "image", "text", "label", "group", "split")
+ORIGINAL_COLUMNS = ("original_key", "image", "text", "label", "group", "split", "attributes")
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -31,7 +32,8 @@ SCHEMA = pa.schema(
         *((name, pa.binary()) for name in ORIGINAL_COLUMNS),
     ]
 )
-"""The last six columns are the record as the source gave it, null unless it was asked to be kept."""
+"""The last seven columns are the record as the source gave it, null unless it was asked to be kept; the attributes as a
+JSON object."""
 
 Place = tuple[str, int]
 """Relative source file and row: what identifies a record."""
@@ -91,8 +93,16 @@ def places_of(table: pa.Table) -> list[Place]:
 
 
 def _original(record: RawRecord) -> dict[str, bytes | None]:
-    values = (record.key, record.image, record.text, record.label, record.group, record.split)
+    texts = {name: _to_text(value) for name, value in record.attributes.items()}
+    attributes = json.dumps(texts) if texts else None
+    values = (record.key, record.image, record.text, record.label, record.group, record.split, attributes)
     return {name: _to_bytes(value) for name, value in zip(ORIGINAL_COLUMNS, values, strict=True)}
+
+
+def _to_text(value: Any) -> str | None:
+    found = _to_bytes(value)
+    # Bytes that are no UTF-8 become lone surrogates, which JSON escapes.
+    return None if found is None else found.decode("utf-8", "surrogateescape")
 
 
 def _to_bytes(value: Any) -> bytes | None:

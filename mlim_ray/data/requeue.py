@@ -15,12 +15,14 @@ from mlim_ray.data.cleaning import RawRecord
 from mlim_ray.data.manifest import Generated, Manifest
 from mlim_ray.data.parquet import open_parquet, reading
 from mlim_ray.data.quarantine import SCHEMA, Place, places_of, read_quarantine
-from mlim_ray.data.rejection import Stage
+from mlim_ray.data.rejection import Problem, Stage
 from mlim_ray.data.schema import Columns, is_text_type
 from mlim_ray.data.sources import Slice, Source, open_source
+from mlim_ray.data.sources.json_objects import parse_object
 from mlim_ray.data.sources.parquet_files import to_values
+from mlim_ray.data.sources.rows import malformed
 
-_ROLES = ("key", "original_key", "image", "text", "label", "group", "split")
+_ROLES = ("key", "original_key", "image", "text", "label", "group", "split", "attributes")
 _BATCH_RECORDS = 64
 
 
@@ -50,11 +52,11 @@ def open_repaired(out: str, manifest: Manifest, repaired: str | None, config: Pr
             )
         names = [storage.join(out, file.path) for file in manifest.quarantine]
         files = tuple(storage.list_files(name)[0] for name in names)
-        source = QuarantineRows(out, files, manifest.columns, frozenset({Stage.DEDUPLICATE.value}))
+        source = QuarantineRows(out, files, manifest.columns, manifest.attributes, frozenset({Stage.DEDUPLICATE.value}))
         return Repaired(source, _checked(source.read_places(), {place for place, _ in rows}, out, out))
     files = _quarantine_form(repaired)
     if files:
-        source = QuarantineRows(repaired, files, manifest.columns)
+        source = QuarantineRows(repaired, files, manifest.columns, manifest.attributes)
         return Repaired(source, _checked(source.read_places(), {place for place, _ in rows}, repaired, out))
     counts = Counter(key for _, key in rows)
     by_key = {key: place for place, key in rows if key is not None and counts[key] == 1}
@@ -77,6 +79,8 @@ class QuarantineRows:
     files: tuple[storage.FileInfo, ...]
     roles: dict[str, str]
     """of the set: whether it has labels, groups and splits"""
+    attributes: tuple[str, ...]
+    """of the set"""
     skipped_stages: frozenset[str] = frozenset()
     format: str = "quarantine"
     generated: Generated | None = None
@@ -85,7 +89,7 @@ class QuarantineRows:
     def columns(self) -> Columns:
         """As the set's own, by role."""
         label, group, split = (role if role in self.roles else None for role in ("label", "group", "split"))
-        return Columns(image="image", text="text", key="key", label=label, group=group, split=split)
+        return Columns("image", "text", "key", label, group, split, attributes=self.attributes)
 
     @property
     def column_types(self) -> dict[str, str]:
@@ -154,10 +158,18 @@ class QuarantineRows:
         ]
         rows = zip(
             *(columns["source"], columns["row"], keys, columns["image"]),
-            *(columns[name] for name in ("text", "label", "group", "split")),
+            *(columns[name] for name in ("text", "label", "group", "split", "attributes")),
             strict=True,
         )
-        return [RawRecord(_as_text(source), row, *values) for source, row, *values in rows]
+        return [self._record(_as_text(source), row, values, attributes) for source, row, *values, attributes in rows]
+
+    def _record(self, source: str, row: int, values: list[Any], attributes: Any) -> RawRecord:
+        if not self.attributes or attributes is None:
+            return RawRecord(source, row, *values)
+        found = parse_object(attributes.encode() if isinstance(attributes, str) else attributes)
+        if isinstance(found, Problem):
+            return malformed(source, row, f"attributes: {found.detail}")
+        return RawRecord(source, row, *values, attributes={name: found.get(name) for name in self.attributes})
 
 
 @dataclass(frozen=True)

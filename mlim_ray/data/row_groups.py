@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from mlim_ray.data import storage
 from mlim_ray.data.manifest import Shard
-from mlim_ray.data.parquet import SHARD_SCHEMA
+from mlim_ray.data.parquet import shard_schema
 from mlim_ray.data.shard_cache import ShardCache
 
 MAX_OPEN_SHARDS = 16
@@ -50,6 +50,8 @@ class RowGroup:
     """within the shard"""
     group_records: int
     """records of every row group of the shard but the last"""
+    has_attributes: bool
+    """whether the shard has the column of attributes"""
 
     @property
     def path(self) -> str:
@@ -129,7 +131,8 @@ def _read(group: RowGroup, columns: Sequence[str] | None, cache: ShardCache | No
         table = opened.parquet.read_row_group(group.index, columns=wanted, use_threads=False)
         if len(table) != group.num_records:
             raise ValueError(f"it holds {len(table)} records instead of {group.num_records}")
-        expected = SHARD_SCHEMA if wanted is None else pa.schema([SHARD_SCHEMA.field(name) for name in wanted])
+        schema = shard_schema(group.has_attributes)
+        expected = schema if wanted is None else pa.schema([schema.field(name) for name in wanted])
         table = table.select(expected.names)
         if not table.schema.equals(expected):
             raise ValueError(f"its columns are {', '.join(f'{field.name} {field.type}' for field in table.schema)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -55,6 +56,8 @@ class Columns:
     split: str | None = None
     template: TextTemplate | None = None
     """joins several columns to the text"""
+    attributes: tuple[str, ...] = ()
+    """further columns that records keep as texts"""
 
     def by_role(self) -> dict[str, str]:
         """Role to column, for those roles that have one."""
@@ -65,7 +68,7 @@ class Columns:
         by_role = self.by_role()
         if self.template is not None:
             del by_role[Role.TEXT.value]
-        return list(dict.fromkeys([*by_role.values(), *self.text_columns]))
+        return list(dict.fromkeys([*by_role.values(), *self.text_columns, *self.attributes]))
 
     @property
     def text_columns(self) -> tuple[str, ...]:
@@ -102,7 +105,9 @@ def guess_columns(schema: pa.Schema, config: PrepareConfig, source: str) -> Colu
             raise ValueError(
                 f"no column of {source} looks like {kind}; name it with {flag}. Columns: {describe_columns(schema)}"
             )
-    return Columns(**{role.value: name for role, name in chosen.items()}, template=template)
+    check_attribute_columns(schema, config.attribute_columns, source)
+    roles = {role.value: name for role, name in chosen.items()}
+    return Columns(**roles, template=template, attributes=config.attribute_columns)
 
 
 def text_template(config: PrepareConfig) -> TextTemplate | None:
@@ -150,6 +155,27 @@ def check_columns(schema: pa.Schema, columns: Columns, source: str) -> None:
             check_column(schema, Role(role), name, source)
     if columns.template is not None:
         check_text_columns(schema, columns.template, source)
+    check_attribute_columns(schema, columns.attributes, source)
+
+
+def check_attribute_columns(schema: pa.Schema, names: Sequence[str], source: str) -> None:
+    """Raise ValueError if a column is named twice, missing in `source`, or no text, number or truth value."""
+    for name in names:
+        flag = f"--attribute-columns {name}"
+        if names.count(name) > 1:
+            raise ValueError(f"{flag}: named {names.count(name)} times, expected each column once")
+        _check_exists(schema, flag, name, source)
+        kind = schema.field(name).type
+        if not is_attribute_type(kind):
+            raise ValueError(f"{flag}: the column is {kind} in {source}, expected string, a number or a truth value")
+
+
+def is_attribute_type(kind: pa.DataType) -> bool:
+    """Whether values of this type can be kept as attributes."""
+    if pa.types.is_dictionary(kind):
+        return is_attribute_type(kind.value_type)
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return is_text_type(kind) or is_binary_type(kind) or bool(is_number or pa.types.is_null(kind))
 
 
 def check_text_columns(schema: pa.Schema, template: TextTemplate, source: str) -> None:

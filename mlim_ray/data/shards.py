@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mlim_ray.data import storage
 from mlim_ray.data.manifest import SPLITS, Shard, Split, Statistics
-from mlim_ray.data.parquet import SHARD_SCHEMA, open_parquet, reading
+from mlim_ray.data.parquet import open_parquet, reading, shard_schema
 from mlim_ray.data.quarantine import write_quarantine
 from mlim_ray.data.rejection import Reason, RejectedRecord, Stage
 from mlim_ray.data.staging import first_of_key, read_rows, write_rows
@@ -90,6 +90,7 @@ class ShardWriter:
     generation: int
     max_tokens: int
     image_size: int
+    has_attributes: bool = False
 
     def write_bucket(
         self, bucket: int, table: pa.Table, tokenizer: TextTokenizer, earlier: pa.Table | None = None
@@ -100,7 +101,7 @@ class ShardWriter:
         the set has already. What does not fill a row group goes to the staging folder, for `write_tail`, and so
         do the quarantine rows of duplicates. Shards are not synced to the disk yet.
         """
-        duplicates = _Duplicates.of(table, earlier)
+        duplicates = Duplicates.of(table, earlier)
         kept = table
         if not duplicates.is_kept.all():
             kept = table.filter(pa.array(duplicates.is_kept))
@@ -111,7 +112,7 @@ class ShardWriter:
         for split in SPLITS:
             records = kept.filter(pc.equal(kept["split"], split))
             num_records[split] = len(records)
-            rows = _to_shard_rows(records, tokenizer, self.max_tokens)
+            rows = self._to_shard_rows(records, tokenizer)
             if split == TRAIN and len(rows):
                 sums.add(_sums(records, rows, tokenizer, self.image_size))
             full = len(rows) // size * size
@@ -141,6 +142,14 @@ class ShardWriter:
         if sum(map(len, waiting)):
             shards.append(self._write_shard(f"{split}-tail-{len(shards):05d}", pa.concat_tables(waiting)))
         return shards
+
+    def _to_shard_rows(self, records: pa.Table, tokenizer: TextTokenizer) -> pa.Table:
+        schema = shard_schema(self.has_attributes)
+        pieces = tokenizer.encode(records["text"].to_pylist(), self.max_tokens)
+        columns = {name: records[name] for name in schema.names if name in records.column_names}
+        columns["token_ids"] = pa.array([p.token_ids for p in pieces], schema.field("token_ids").type)
+        columns["word_of_token"] = pa.array([p.word_of_token for p in pieces], schema.field("word_of_token").type)
+        return pa.table([columns[name] for name in schema.names], schema=schema)
 
     def _write_shard(self, name: str, rows: pa.Table) -> Shard:
         added = f"g{self.generation:04d}-" if self.generation else ""
@@ -180,7 +189,7 @@ def duplicates_path(staging: str, bucket: int) -> str:
 
 
 @dataclass(frozen=True)
-class _Duplicates:
+class Duplicates:
     """Which records of a sorted bucket are kept, and why the others are not."""
 
     table: pa.Table
@@ -189,7 +198,7 @@ class _Duplicates:
     is_kept: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, table: pa.Table, earlier: pa.Table | None) -> _Duplicates:
+    def of(cls, table: pa.Table, earlier: pa.Table | None) -> Duplicates:
         is_kept = first_of_key(table)
         found: dict[str, str] = {}
         if earlier is not None and len(earlier):
@@ -227,14 +236,6 @@ def _tail_path(staging: str, split: str, bucket: int) -> str:
     return storage.join(staging, f"tail-{split}-{bucket:05d}.arrow")
 
 
-def _to_shard_rows(records: pa.Table, tokenizer: TextTokenizer, max_tokens: int) -> pa.Table:
-    pieces = tokenizer.encode(records["text"].to_pylist(), max_tokens)
-    columns = {name: records[name] for name in SHARD_SCHEMA.names if name in records.column_names}
-    columns["token_ids"] = pa.array([p.token_ids for p in pieces], SHARD_SCHEMA.field("token_ids").type)
-    columns["word_of_token"] = pa.array([p.word_of_token for p in pieces], SHARD_SCHEMA.field("word_of_token").type)
-    return pa.table([columns[name] for name in SHARD_SCHEMA.names], schema=SHARD_SCHEMA)
-
-
 def _sums(records: pa.Table, rows: pa.Table, tokenizer: TextTokenizer, image_size: int) -> TrainSums:
     ids = pc.list_flatten(rows["token_ids"]).to_numpy()
     counts = np.bincount(ids, minlength=tokenizer.vocab_size)
@@ -248,14 +249,16 @@ def _write_rows(path: str, rows: pa.Table, group_size: int) -> memoryview:
     # Pictures hardly shrink and are read far more often than written; dictionaries and page statistics of unique values
     # only take space. Pages are so short that zstd needs a third of all the time of writing to begin them, for 0.1 to
     # 2.5 % fewer bytes than lz4. A flipped bit is seldom seen otherwise: a picture of noise is a picture.
-    compression = {name: "none" if name == "image" else "lz4" for name in SHARD_SCHEMA.names}
+    compression = {name: "none" if name == "image" else "lz4" for name in rows.schema.names}
     compression |= {f"{name}.list.element": "lz4" for name in ("token_ids", "word_of_token")}
+    attributes = [f"attributes.key_value.{part}" for part in ("key", "value") if "attributes" in rows.schema.names]
+    compression |= dict.fromkeys(attributes, "lz4")
     pq.write_table(
         rows,
         sink,
         row_group_size=group_size,
         compression=compression,
-        use_dictionary=["label", "group"],
+        use_dictionary=["label", "group", *attributes],
         write_statistics=False,
         write_page_checksum=True,
     )

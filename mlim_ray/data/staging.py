@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from mlim_ray.data import storage
 from mlim_ray.data.cleaning import AcceptedRecord
+from mlim_ray.data.parquet import ATTRIBUTES
 
 SCHEMA = pa.schema(
     [
@@ -37,13 +38,11 @@ SCHEMA = pa.schema(
         ("label", pa.string()),
         ("group", pa.string()),
         ("split", pa.string()),
+        ("attributes", ATTRIBUTES.type),
     ]
 )
 """`slice` and `row` give the order of the source."""
-_NUM_BYTES = pa.field("num_bytes", pa.int64())
-# A cell's rows, with the length of each picture in its place.
-_CELL_SCHEMA = SCHEMA.set(SCHEMA.get_field_index("image"), _NUM_BYTES)
-_IMAGE = SCHEMA.get_field_index("image")
+_IMAGE, _NUM_BYTES = "image", pa.field("num_bytes", pa.int64())
 _OFFSET = np.dtype("<u8")
 _REMOTE_THREADS = 16
 
@@ -61,16 +60,15 @@ def bucket_range(bucket: int, num_buckets: int) -> tuple[int, int]:
     return bucket * _width(num_buckets), (bucket + 1) * _width(num_buckets)
 
 
-def write_slice(path: str, batches: Sequence[pa.Table], num_buckets: int) -> int:
-    """Write the records of a slice, given as tables of SCHEMA, as one file at `path`; gives its CRC-32."""
-    table = pa.concat_tables(batches) if batches else SCHEMA.empty_table()
+def write_slice(path: str, batches: Sequence[pa.Table], num_buckets: int, schema: pa.Schema = SCHEMA) -> int:
+    """Write the records of a slice, given as tables of `schema`, as one file at `path`; gives its CRC-32."""
+    table = pa.concat_tables(batches) if batches else schema.empty_table()
     buckets = bucket_of(table["key_hash"].to_numpy(), num_buckets)
     order = np.argsort(buckets, kind="stable")
     edges = np.searchsorted(buckets[order], np.arange(num_buckets + 1))
-    lengths = pc.binary_length(table["image"]).cast(_NUM_BYTES.type)
-    rows = table.set_column(_IMAGE, _NUM_BYTES, lengths).take(order).combine_chunks()
-    found = [memoryview(image.as_buffer()) for image in table["image"]]
-    pictures = [found[place] for place in order.tolist()]
+    unordered, found = _without_pictures(table)
+    rows = unordered.take(order).combine_chunks()
+    pictures = [found[place] for place in order.tolist()] if found else []
     sizes: list[int] = []
     parts: list[bytes | memoryview] = []
     for start, stop in pairwise(edges.tolist()):
@@ -92,19 +90,25 @@ def to_table(records: Sequence[AcceptedRecord], number: int) -> pa.Table:
     return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
-def read_bucket(paths: Sequence[str], bucket: int) -> pa.Table:
-    """The records of a bucket in the order (key hash, key, place in the source), first records first."""
+def read_bucket(paths: Sequence[str], bucket: int, schema: pa.Schema = SCHEMA) -> pa.Table:
+    """The records of a bucket in the order (key hash, key, place in the source), first records first.
+
+    `schema` is that of the slices; it has at least SCHEMA's key, key_hash, slice and row.
+    """
     if paths and storage.is_remote(paths[0]):
         with ThreadPoolExecutor(_REMOTE_THREADS) as pool:
-            cells = list(pool.map(lambda path: _read_cell(path, bucket), paths))
+            cells = list(pool.map(lambda path: _read_cell(path, bucket, schema), paths))
     else:
-        cells = [_read_cell(path, bucket) for path in paths]
+        cells = [_read_cell(path, bucket, schema) for path in paths]
     found = [cell for cell in cells if cell is not None]
-    rows = pa.Table.from_batches([cell.rows for cell in found], _CELL_SCHEMA)
+    rows = pa.Table.from_batches([cell.rows for cell in found], _cell_schema(schema))
     order = pc.sort_indices(rows, [(name, "ascending") for name in ("key_hash", "key", "slice", "row")])
+    ordered = rows.take(order)
+    if _IMAGE not in schema.names:
+        return ordered
     pictures = [picture for cell in found for picture in cell.pictures]
-    images = pa.array([pictures[place] for place in order.to_pylist()], SCHEMA.field(_IMAGE).type)
-    return rows.take(order).set_column(_IMAGE, SCHEMA.field(_IMAGE), images)
+    images = pa.array([pictures[place] for place in order.to_pylist()], schema.field(_IMAGE).type)
+    return ordered.set_column(schema.get_field_index(_IMAGE), schema.field(_IMAGE), images)
 
 
 def write_rows(path: str, rows: pa.Table) -> int:
@@ -138,14 +142,29 @@ class _Cell:
     pictures: list[memoryview]
 
 
-def _read_cell(path: str, bucket: int) -> _Cell | None:
+def _cell_schema(schema: pa.Schema) -> pa.Schema:
+    """Of a cell's rows: the length of each picture in its place."""
+    return schema.set(schema.get_field_index(_IMAGE), _NUM_BYTES) if _IMAGE in schema.names else schema
+
+
+def _without_pictures(table: pa.Table) -> tuple[pa.Table, list[memoryview]]:
+    """The rows of a cell, and the picture of each if they have any."""
+    if _IMAGE not in table.column_names:
+        return table, []
+    lengths = pc.binary_length(table[_IMAGE]).cast(_NUM_BYTES.type)
+    rows = table.set_column(table.column_names.index(_IMAGE), _NUM_BYTES, lengths)
+    return rows, [memoryview(image.as_buffer()) for image in table[_IMAGE]]
+
+
+def _read_cell(path: str, bucket: int, schema: pa.Schema) -> _Cell | None:
     places = np.frombuffer(_read(path, 2 * bucket * _OFFSET.itemsize, 3 * _OFFSET.itemsize), _OFFSET)
     start, first_picture, stop = places.tolist()
     if start == stop:
         return None
     content = memoryview(_read(path, start, stop - start))
-    rows = pa.ipc.read_record_batch(pa.py_buffer(content[: first_picture - start]), _CELL_SCHEMA)
-    ends = np.cumsum([first_picture - start, *rows.column(_IMAGE).to_pylist()]).tolist()
+    rows = pa.ipc.read_record_batch(pa.py_buffer(content[: first_picture - start]), _cell_schema(schema))
+    lengths = rows.column(_NUM_BYTES.name).to_pylist() if _IMAGE in schema.names else []
+    ends = np.cumsum([first_picture - start, *lengths]).tolist()
     return _Cell(rows, [content[begin:end] for begin, end in pairwise(ends)])
 
 

@@ -3,6 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from mlim_ray.data.manifest import Statistics
 from mlim_ray.data.tokenizer import TextTokenizer
 from mlim_ray.evaluation.examples import Examples
 from mlim_ray.model import MlimModel
@@ -27,3 +31,9 @@ class Bench:
     """what figures are of"""
     seed: int
     on_progress: OnProgress
+    statistics: Statistics | None = None
+    """of the set that the records come from"""
+    is_generated: bool = False
+    """whether they come from the generated catalogue, whose limits are known"""
+    title_seen_R: NDArray[np.bool_] | None = None
+    """for each record of `test` whether the model was pre-trained on a record of the same title; None: not known"""

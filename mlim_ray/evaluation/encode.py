@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mlim_ray.data.records import Records
 from mlim_ray.evaluation.partner_probe import slices
+from mlim_ray.evaluation.showing import Shown, encode_pooled
 from mlim_ray.model import MlimModel
 from mlim_ray.training.batch import Batch
 from mlim_ray.training.tensors import to_tensors
@@ -34,6 +35,19 @@ def image_features(model: MlimModel, records: Records, *, with_title: bool) -> N
     features = [
         model.encode(*to_tensors(batch.take(part), model.device)[:5]).cells_BND.mean(1).float().cpu().numpy()
         for part in slices(num_records)
+    ]
+    model.train(was_training)
+    return np.concatenate(features)
+
+
+@torch.inference_mode()
+def pooled_features(model: MlimModel, records: Records, shown: Shown) -> NDArray[np.float32]:
+    """The pooled state of each record [R, D], as `encode_pooled` gives it."""
+    was_training = model.training
+    model.eval()
+    features = [
+        encode_pooled(model, records.take(part), shown).float().cpu().numpy()
+        for part in slices(len(records.key_hash_R))
     ]
     model.train(was_training)
     return np.concatenate(features)

@@ -3,12 +3,14 @@
 Legend: R records.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from mlim_ray.data.parquet import ATTRIBUTES
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.records import COLUMNS, Records, decode_records
 
@@ -26,6 +28,8 @@ class Examples:
     texts: list[str]
     labels: Strings
     groups: Strings
+    attributes: dict[str, Strings] = field(default_factory=dict)
+    """by column of the source, for the attributes that the set was prepared with"""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -39,6 +43,7 @@ class Examples:
             [self.texts[i] for i in index],
             self.labels[index],
             self.groups[index],
+            {name: values[index] for name, values in self.attributes.items()},
         )
 
 
@@ -47,7 +52,9 @@ def load_examples(prepared: PreparedSet, split: str, limit: int | None = None) -
 
     Raises as `PreparedSet.read` does.
     """
-    table = prepared.read(split, (*COLUMNS, "key", "text", "label", "group"), limit)
+    names = prepared.manifest.attributes
+    columns = (*COLUMNS, "key", "text", "label", "group", *([ATTRIBUTES.name] if names else []))
+    table = prepared.read(split, columns, limit)
     return Examples(
         split,
         decode_records(table, prepared.manifest),
@@ -55,7 +62,17 @@ def load_examples(prepared: PreparedSet, split: str, limit: int | None = None) -
         table["text"].to_pylist(),
         table["label"].to_numpy(zero_copy_only=False),
         table["group"].to_numpy(zero_copy_only=False),
+        _attributes(table, names),
     )
+
+
+def _attributes(table: pa.Table, names: Sequence[str]) -> dict[str, Strings]:
+    found = {name: np.full(len(table), None, np.object_) for name in names}
+    if names:
+        for row, pairs in enumerate(table[ATTRIBUTES.name].to_pylist()):
+            for name, value in pairs:
+                found[name][row] = value
+    return found
 
 
 def slices(num_records: int, num_together: int) -> Iterator[slice]:

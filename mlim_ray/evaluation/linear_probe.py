@@ -3,23 +3,19 @@
 Legend: R records, D feature width.
 """
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from mlim_ray.data.records import Records
 from mlim_ray.evaluation.encode import image_features
+from mlim_ray.evaluation.features import bag_of_pieces, fit_pca, raw_pixels
+from mlim_ray.evaluation.linear_classifier import iterations_bounded, linear_classifier
 from mlim_ray.model import MlimModel
 
-_RAW_SIDE = 32
+_INVERSE_STRENGTH = 0.1
+"""the same for all features, so that nothing is chosen on the held-out records"""
 
 
 @dataclass(frozen=True)
@@ -60,9 +56,9 @@ def baselines(
     Keys: majority, raw_pixels (at 32x32), pca (of the encoder's width), untrained, untrained_with_title, and text_only
     (a bag of word pieces).
     """
-    pixels, held_out_pixels = _raw_pixels(train.records), _raw_pixels(held_out.records)
-    width = min(untrained.config.hidden_size, *pixels.shape)
-    pca = PCA(width, random_state=0).fit(pixels)
+    pixels, held_out_pixels = raw_pixels(train.records), raw_pixels(held_out.records)
+    pca = fit_pca(pixels, untrained.config.hidden_size)
+    pieces = np.arange(vocab_size)
     values, counts = np.unique(train.labels, return_counts=True)
     untrained_probe = linear_probe(untrained, train, held_out)
     return {
@@ -72,9 +68,9 @@ def baselines(
         "untrained": untrained_probe.picture_only,
         "untrained_with_title": untrained_probe.with_title,
         "text_only": _accuracy(
-            _bag_of_pieces(train.records, vocab_size),
+            bag_of_pieces(train.records, pieces),
             train.labels,
-            _bag_of_pieces(held_out.records, vocab_size),
+            bag_of_pieces(held_out.records, pieces),
             held_out.labels,
         ),
     }
@@ -88,25 +84,7 @@ def _accuracy(
 ) -> float:
     if len(np.unique(train_labels)) < 2:
         return float(np.mean(held_out_labels == train_labels[0]))
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=100))
-    with warnings.catch_warnings():
-        # A fixed number of iterations is part of the probe's definition.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    classifier = linear_classifier(_INVERSE_STRENGTH)
+    with iterations_bounded():
         classifier.fit(train_RD, train_labels)
     return float(classifier.score(held_out_RD, held_out_labels))
-
-
-def _raw_pixels(records: Records) -> NDArray[np.float32]:
-    pixels = records.pixels_RHW3
-    if pixels.shape[1] > _RAW_SIDE:
-        pixels = np.stack(
-            [np.asarray(Image.fromarray(p).resize((_RAW_SIDE, _RAW_SIDE), Image.Resampling.BOX)) for p in pixels]
-        )
-    return pixels.reshape(len(pixels), -1).astype(np.float32) / 255.0
-
-
-def _bag_of_pieces(records: Records, vocab_size: int) -> NDArray[np.float32]:
-    counts = np.zeros((len(records.key_hash_R), vocab_size), np.float32)
-    row, column = np.nonzero(records.word_of_token_RT >= 0)
-    np.add.at(counts, (row, records.token_ids_RT[row, column]), 1.0)
-    return counts

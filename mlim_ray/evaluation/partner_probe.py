@@ -10,6 +10,7 @@ Legend: B records, N image cells, T token positions.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -57,6 +58,14 @@ class ProbeSet:
             self.num_cells,
             self.records.word_of_token_RT,
         )
+
+
+class RecordLosses(NamedTuple):
+    """One loss before its mean is taken, by record; the mean over records is the sum of sums over the sum of counts."""
+
+    sum_B: NDArray[np.float64]
+    count_B: NDArray[np.float64]
+    """hidden pieces, or pixels"""
 
 
 @dataclass(frozen=True)
@@ -107,59 +116,84 @@ def partner_measures(losses: list[PartnerLosses], probe: ProbeSet) -> dict[str, 
     return {"probe": (mlm + recon) / 2, "mlm": mlm, "recon": recon}
 
 
+def losses_of_records(model: MlimModel, probe: ProbeSet, ratio: float) -> dict[str, RecordLosses]:
+    """The losses at one hidden ratio by record, under the names of `PartnerLosses`."""
+    was_training = model.training
+    model.eval()
+    losses = {}
+    try:
+        for name, batch in _batches(probe, ratio):
+            losses[name], *of_hidden = _of_records(model, batch, _terms_of(name, model))
+            if name == "recon_paired":
+                (losses["recon_of_hidden"],) = of_hidden
+    finally:
+        model.train(was_training)
+    return losses
+
+
 def _probe_ratio(model: MlimModel, probe: ProbeSet, ratio: float, wrong_partners: bool) -> PartnerLosses:
+    losses: dict[str, float] = {}
+    for name, batch in _batches(probe, ratio):
+        if not wrong_partners and not name.endswith("_paired"):
+            continue
+        mean, *of_hidden = _means(model, batch, _terms_of(name, model))
+        losses[name] = mean
+        if name == "recon_paired":
+            (losses["recon_of_hidden"],) = of_hidden
+    return PartnerLosses(ratio, **losses)
+
+
+def _batches(probe: ProbeSet, ratio: float) -> Iterator[tuple[str, Batch]]:
+    """What is asked of a model at one hidden ratio, by the name of the loss."""
     records = probe.records
     words, cells = probe.masks(0.0, ratio), probe.masks(ratio, 0.0)
     all_hidden = probe.masks(1.0, 1.0)
-    mlm_batch, recon_batch = masked(records, words), masked(records, cells)
+    mlm, recon = masked(records, words), masked(records, cells)
     other = records.take(probe.partner_B)
-    losses = PartnerLosses(ratio, _mlm(model, mlm_batch), *_recon(model, recon_batch))
-    if not wrong_partners:
-        return losses
-    return PartnerLosses(
-        ratio,
-        losses.mlm_paired,
-        losses.recon_paired,
-        losses.recon_of_hidden,
-        mlm_shuffled=_mlm(model, mlm_batch._replace(pixels_BHW3=other.pixels_RHW3)),
-        mlm_blank=_mlm(model, mlm_batch._replace(cell_hidden_BN=all_hidden.cell_hidden_BN)),
-        recon_shuffled=_recon(
-            model, recon_batch._replace(token_ids_BT=other.token_ids_RT, num_tokens_B=other.num_tokens_R)
-        )[0],
-        recon_blank=_recon(model, recon_batch._replace(token_hidden_BT=all_hidden.token_hidden_BT))[0],
-    )
+    yield "mlm_paired", mlm
+    yield "recon_paired", recon
+    yield "mlm_shuffled", mlm._replace(pixels_BHW3=other.pixels_RHW3)
+    yield "mlm_blank", mlm._replace(cell_hidden_BN=all_hidden.cell_hidden_BN)
+    yield "recon_shuffled", recon._replace(token_ids_BT=other.token_ids_RT, num_tokens_B=other.num_tokens_R)
+    yield "recon_blank", recon._replace(token_hidden_BT=all_hidden.token_hidden_BT)
 
 
-@torch.inference_mode()
-def _mlm(model: MlimModel, batch: Batch) -> float:
-    def terms(inputs: BatchTensors) -> tuple[LossTerms]:
+_Terms = Callable[[BatchTensors], Sequence[LossTerms]]
+
+
+def _terms_of(name: str, model: MlimModel) -> _Terms:
+    """The loss of that name; RECON of the whole pictures first, then of their hidden cells alone."""
+
+    def mlm(inputs: BatchTensors) -> tuple[LossTerms]:
         states = model.encode(*inputs[:5])
         logits_MV = model.mlm_logits(states.tokens_BTD[inputs.token_hidden_BT])
         return (mlm_terms(logits_MV, inputs.token_ids_BT, inputs.token_hidden_BT),)
 
-    return _means(model, batch, terms)[0]
-
-
-@torch.inference_mode()
-def _recon(model: MlimModel, batch: Batch) -> tuple[float, float]:
-    """Of the whole pictures, and of their hidden cells alone."""
-
-    def terms(inputs: BatchTensors) -> tuple[LossTerms, LossTerms]:
+    def recon(inputs: BatchTensors) -> tuple[LossTerms, LossTerms]:
         reconstruction_B3HW = model.reconstruct(model.encode(*inputs[:5]).cells_BND)
         shown = reconstruction_B3HW, inputs.pixels_B3HW, inputs.cell_hidden_BN
         return recon_terms(*shown, "whole"), recon_terms(*shown, "masked")
 
-    whole, hidden = _means(model, batch, terms)
-    return whole, hidden
+    return mlm if name.startswith("mlm") else recon
 
 
-def _means(model: MlimModel, batch: Batch, terms: Callable[[BatchTensors], Sequence[LossTerms]]) -> list[float]:
+@torch.inference_mode()
+def _means(model: MlimModel, batch: Batch, terms: _Terms) -> list[float]:
     sums: list[list[float]] = []
     for part in slices(len(batch.key_hash_B)):
         found = terms(to_tensors(batch.take(part), model.device))
         sums.append([float(value) for sum_B, count_B in found for value in (sum_B.sum(), count_B.sum())])
     totals = [math.fsum(column) for column in zip(*sums, strict=True)]
     return [total / max(count, 1.0) for total, count in zip(totals[::2], totals[1::2], strict=True)]
+
+
+@torch.inference_mode()
+def _of_records(model: MlimModel, batch: Batch, terms: _Terms) -> list[RecordLosses]:
+    parts = [terms(to_tensors(batch.take(part), model.device)) for part in slices(len(batch.key_hash_B))]
+    return [
+        RecordLosses(*(torch.cat(column).double().cpu().numpy() for column in zip(*of_loss, strict=True)))
+        for of_loss in zip(*parts, strict=True)
+    ]
 
 
 def slices(num_records: int) -> Iterator[slice]:

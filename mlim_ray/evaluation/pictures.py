@@ -108,17 +108,17 @@ def reconstruction_rows(
         raise ValueError(
             f"{len(titles)} titles for {len(probe.records.key_hash_R)} records; pass the text of each record"
         )
-    chosen = draw(probe.seed, _PICTURES, probe.records.key_hash_R).argsort(kind="stable")[:num_records]
+    chosen = chosen_records(probe, num_records)
     records = probe.records.take(chosen)
     cells, words = (
-        _taken(probe.masks(PAPER_RATIO, 0.0), chosen),
-        _taken(probe.masks(0.0, PAPER_RATIO), chosen),
+        masks_of(probe, chosen, PAPER_RATIO, 0.0),
+        masks_of(probe, chosen, 0.0, PAPER_RATIO),
     )
     was_training = model.training
     model.eval()
     try:
-        rebuilt_BHW3 = _rebuild(model, records, cells)
-        guesses = _guess(model, records, words, piece_names)
+        rebuilt_BHW3 = rebuild(model, records, cells)
+        pieces = title_pieces(model, records, words, piece_names, NUM_GUESSES)
     finally:
         model.train(was_training)
     hidden_BHW = pixels_of_cells(torch.from_numpy(cells.cell_hidden_BN), rebuilt_BHW3.shape[1]).numpy()
@@ -130,14 +130,25 @@ def reconstruction_rows(
             rebuilt_BHW3[i],
             cells.cell_hidden_BN[i],
             hidden_BHW[i],
-            _pieces(records, i, guesses[i], piece_names),
+            pieces[i],
         )
         for i, record in enumerate(chosen)
     ]
 
 
+def chosen_records(probe: ProbeSet, num_records: int) -> NDArray[np.int64]:
+    """Which of the probe's records are shown: those that a seeded lot puts first."""
+    return draw(probe.seed, _PICTURES, probe.records.key_hash_R).argsort(kind="stable")[:num_records]
+
+
+def masks_of(probe: ProbeSet, chosen: NDArray[np.int64], cell_ratio: float, word_ratio: float) -> Masks:
+    """The probe's masks of some of its records."""
+    masks = probe.masks(cell_ratio, word_ratio)
+    return Masks(masks.mode_B[chosen], masks.cell_hidden_BN[chosen], masks.token_hidden_BT[chosen])
+
+
 @torch.inference_mode()
-def _rebuild(model: MlimModel, records: Records, masks: Masks) -> NDArray[np.float32]:
+def rebuild(model: MlimModel, records: Records, masks: Masks) -> NDArray[np.float32]:
     """The model's pictures [B, H, W, 3] in [0, 1]."""
     inputs = to_tensors(masked(records, masks), model.device)
     picture_B3HW = model.reconstruct(model.encode(*inputs[:5]).cells_BND)
@@ -146,24 +157,30 @@ def _rebuild(model: MlimModel, records: Records, masks: Masks) -> NDArray[np.flo
 
 
 @torch.inference_mode()
-def _guess(
-    model: MlimModel, records: Records, masks: Masks, piece_names: Sequence[str]
-) -> list[dict[int, tuple[tuple[Guess, ...], float]]]:
-    """For each record, by position of a hidden piece: the likeliest pieces and the true one's probability."""
+def title_pieces(
+    model: MlimModel, records: Records, masks: Masks, piece_names: Sequence[str], num_guesses: int
+) -> list[tuple[TitlePiece, ...]]:
+    """The pieces of each record's title, the hidden ones with what the model guesses."""
     inputs = to_tensors(masked(records, masks), model.device)
     states = model.encode(*inputs[:5])
     logits_MV = model.mlm_logits(states.tokens_BTD[inputs.token_hidden_BT])
     probability_MV = logits_MV.float().softmax(1)
-    best = probability_MV.topk(min(NUM_GUESSES, probability_MV.shape[1]), dim=1)
+    best = probability_MV.topk(min(num_guesses, probability_MV.shape[1]), dim=1)
     true_M = probability_MV.gather(1, inputs.token_ids_BT[inputs.token_hidden_BT][:, None])[:, 0]
-    out: list[dict[int, tuple[tuple[Guess, ...], float]]] = [{} for _ in records.key_hash_R]
+    guesses: list[dict[int, tuple[tuple[Guess, ...], float]]] = [{} for _ in records.key_hash_R]
     places = inputs.token_hidden_BT.nonzero().tolist()
     for (record, position), probabilities, ids, true in zip(
         places, best.values.tolist(), best.indices.tolist(), true_M.tolist(), strict=True
     ):
-        guesses = tuple(Guess(piece_names[i], p) for i, p in zip(ids, probabilities, strict=True))
-        out[record][position] = (guesses, true)
-    return out
+        likeliest = tuple(Guess(piece_names[i], p) for i, p in zip(ids, probabilities, strict=True))
+        guesses[record][position] = (likeliest, true)
+    return [
+        tuple(
+            TitlePiece(piece_names[int(token_ids_T[position])], int(words_T[position]), *guessed.get(position, ()))
+            for position in np.flatnonzero(words_T >= 0).tolist()
+        )
+        for token_ids_T, words_T, guessed in zip(records.token_ids_RT, records.word_of_token_RT, guesses, strict=True)
+    ]
 
 
 def _row(
@@ -181,30 +198,16 @@ def _row(
     return ReconstructionRow(
         record,
         title,
-        _png(pixels_HW3, cell_size),
+        picture_png(pixels_HW3, cell_size),
         _masked_png(pixels_HW3, hidden_HW, cell_size),
-        _png(rebuilt_levels, cell_size),
-        _png(np.where(hidden_HW[..., None], rebuilt_levels, pixels_HW3), cell_size),
+        picture_png(rebuilt_levels, cell_size),
+        picture_png(np.where(hidden_HW[..., None], rebuilt_levels, pixels_HW3), cell_size),
         len(cell_hidden_N),
         int(cell_hidden_N.sum()),
         float(error_HW[hidden_HW].mean()) if hidden_HW.any() else None,
         float(error_HW[~hidden_HW].mean()) if not hidden_HW.all() else None,
         pieces,
     )
-
-
-def _pieces(
-    records: Records,
-    row: int,
-    guesses: dict[int, tuple[tuple[Guess, ...], float]],
-    piece_names: Sequence[str],
-) -> tuple[TitlePiece, ...]:
-    pieces = []
-    for position in np.flatnonzero(records.word_of_token_RT[row] >= 0).tolist():
-        name = piece_names[int(records.token_ids_RT[row, position])]
-        word = int(records.word_of_token_RT[row, position])
-        pieces.append(TitlePiece(name, word, *guesses.get(position, ())))
-    return tuple(pieces)
 
 
 def _masked_png(pixels_HW3: NDArray[np.uint8], hidden_HW: NDArray[np.bool_], cell_size: int) -> bytes:
@@ -222,7 +225,8 @@ def _masked_png(pixels_HW3: NDArray[np.uint8], hidden_HW: NDArray[np.bool_], cel
     return _encoded(large)
 
 
-def _png(pixels_HW3: NDArray[np.uint8], cell_size: int) -> bytes:
+def picture_png(pixels_HW3: NDArray[np.uint8], cell_size: int) -> bytes:
+    """A picture as PNG; a large one is reduced to at most 128 px, without mixing pixels of two cells."""
     factor = _reduction(len(pixels_HW3), cell_size)
     return _encoded(np.asarray(Image.fromarray(pixels_HW3).reduce(factor)))
 
@@ -239,7 +243,3 @@ def _encoded(pixels_HW3: NDArray[np.uint8]) -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels_HW3).save(out, "png", optimize=True)
     return out.getvalue()
-
-
-def _taken(masks: Masks, index: NDArray[np.int64]) -> Masks:
-    return Masks(masks.mode_B[index], masks.cell_hidden_BN[index], masks.token_hidden_BT[index])

@@ -24,10 +24,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x_PD: Tensor, layout: Layout, num_rows: int) -> Tensor:
         """Attend to the present positions of a record, from those of the first rows [R, D]."""
-        qkv_BSD = layout.unpack(self.query_key_value(x_PD))
-        query_BHSK, key_BHSK, value_BHSK = (
-            part_BSD.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part_BSD in qkv_BSD.chunk(3, dim=-1)
-        )
+        query_BHSK, key_BHSK, value_BHSK = self.projections(x_PD, layout)
         mixed_BHSK = F.scaled_dot_product_attention(
             query_BHSK,
             key_BHSK,
@@ -37,6 +34,23 @@ class SelfAttention(nn.Module):
         )
         out: Tensor = self.output(layout.pack(mixed_BHSK.transpose(1, 2).flatten(2), num_rows))
         return out
+
+    def projections(self, x_PD: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [B, H, S, K]."""
+        qkv_BSD = layout.unpack(self.query_key_value(x_PD))
+        query_BHSK, key_BHSK, value_BHSK = (
+            part_BSD.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part_BSD in qkv_BSD.chunk(3, dim=-1)
+        )
+        return query_BHSK, key_BHSK, value_BHSK
+
+    def weights(self, x_PD: Tensor, layout: Layout) -> Tensor:
+        """How much each position takes from each, [B, H, S, S]; `forward`'s fused kernel keeps that to itself.
+
+        Rows at padding mean nothing.
+        """
+        query_BHSK, key_BHSK, _ = self.projections(x_PD, layout)
+        scores_BHSS = query_BHSK @ key_BHSK.transpose(2, 3) / query_BHSK.shape[-1] ** 0.5
+        return scores_BHSS.masked_fill(~layout.attend_B11S, -torch.inf).softmax(-1)
 
 
 class EncoderLayer(nn.Module):

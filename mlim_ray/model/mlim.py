@@ -152,10 +152,9 @@ class MlimModel(nn.Module):
         picture: Tensor = self.image_decoder(cell_states_BND)
         return picture
 
-    def _encode(
-        self, pixels_B3HW: Tensor, token_ids_BT: Tensor, token_hidden_BT: Tensor, layout: Layout, num_rows: int
-    ) -> Tensor:
-        """States of the layout's first rows [R, D]."""
+    def embed(self, pixels_B3HW: Tensor, token_ids_BT: Tensor, token_hidden_BT: Tensor, layout: Layout) -> Tensor:
+        """What enters the encoder, before its norm: a row [P, D] for each cell and present token, in the layout's
+        order, with [MASK] where something is hidden and positions added. The arguments are those of `encode`."""
         num_records, num_tokens = token_ids_BT.shape
         mask_id = self.config.mask_token_id
         mask_D = self.word_embeddings.weight[mask_id]
@@ -165,6 +164,13 @@ class MlimModel(nn.Module):
         cells_BND = cells.unflatten(0, (num_records, -1)) + self.cell_positions
         shown_U = token_ids_BT.masked_fill(token_hidden_BT, mask_id).flatten().index_select(0, layout.token_U)
         tokens_UD = self.word_embeddings(shown_U) + F.embedding(layout.token_U % num_tokens, self.token_positions)
-        x_PD = self.embedding_dropout(self.embedding_norm(torch.cat([cells_BND.flatten(0, 1), tokens_UD])))
+        return torch.cat([cells_BND.flatten(0, 1), tokens_UD])
+
+    def _encode(
+        self, pixels_B3HW: Tensor, token_ids_BT: Tensor, token_hidden_BT: Tensor, layout: Layout, num_rows: int
+    ) -> Tensor:
+        """States of the layout's first rows [R, D]."""
+        embedded_PD = self.embed(pixels_B3HW, token_ids_BT, token_hidden_BT, layout)
+        x_PD = self.embedding_dropout(self.embedding_norm(embedded_PD))
         out: Tensor = self.encoder(x_PD, layout, num_rows)
         return out

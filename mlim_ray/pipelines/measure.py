@@ -8,12 +8,12 @@ import torch
 
 from mlim_ray.config import PretrainConfig
 from mlim_ray.data.prepared import PreparedSet
+from mlim_ray.evaluation.cross_modal import CrossModalRow, cross_modal_rows
 from mlim_ray.evaluation.evaluation import Evaluation, evaluate
 from mlim_ray.evaluation.held_out import HeldOut, limits_of, load_held_out
 from mlim_ray.evaluation.limits import ProbeLimits
 from mlim_ray.evaluation.linear_probe import baselines
 from mlim_ray.evaluation.pictures import ReconstructionRow, reconstruction_rows
-from mlim_ray.model import MlimModel
 from mlim_ray.training.build import build_model, model_config
 from mlim_ray.training.checkpoint import CheckpointStore
 from mlim_ray.training.export import export_model
@@ -34,6 +34,8 @@ class Measured:
 
     evaluation: Evaluation
     pictures: list[ReconstructionRow]
+    cross_modal: list[CrossModalRow]
+    """of the same records; only where the model is exported"""
 
 
 @ray.remote(num_cpus=0)
@@ -70,16 +72,13 @@ def measure(
     if export_to is not None:
         export_model(model, prepared, export_to)
     held_out = yardstick.held_out
-    return Measured(
-        evaluate(model, held_out, yardstick.limits, yardstick.baselines),
-        _pictures(model, held_out, prepared),
-    )
-
-
-def _pictures(model: MlimModel, held_out: HeldOut, prepared: PreparedSet) -> list[ReconstructionRow]:
     tokenizer = prepared.tokenizer().tokenizer
     pieces = [tokenizer.id_to_token(index) or "" for index in range(model.config.vocab_size)]
-    return reconstruction_rows(model, held_out.probe, held_out.texts, pieces)
+    return Measured(
+        evaluate(model, held_out, yardstick.limits, yardstick.baselines),
+        reconstruction_rows(model, held_out.probe, held_out.texts, pieces),
+        [] if export_to is None else cross_modal_rows(model, held_out.probe, pieces),
+    )
 
 
 def gpu_options(num_gpus: float) -> dict[str, Any]:

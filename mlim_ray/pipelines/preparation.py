@@ -19,8 +19,8 @@ from mlim_ray.data.cleaning import CleaningRules
 from mlim_ray.data.digest import add_digests, digest_text
 from mlim_ray.data.manifest import (
     FORMAT,
+    OLDEST_VERSION,
     SPLITS,
-    VERSION,
     Counts,
     Generation,
     Manifest,
@@ -31,8 +31,8 @@ from mlim_ray.data.manifest import (
     StoredText,
     library_versions,
 )
-from mlim_ray.data.origin import portable
-from mlim_ray.data.parquet import SHARD_SCHEMA
+from mlim_ray.data.origin import deciding, portable
+from mlim_ray.data.parquet import shard_schema
 from mlim_ray.data.prepared import TOKENIZER_FOLDER
 from mlim_ray.data.quarantine import QUARANTINE_FOLDER, Place, gather_quarantine, places_of, read_quarantine
 from mlim_ray.data.rejection import Reason, Stage
@@ -70,7 +70,7 @@ class TooManyRejected(ValueError):
     exit_code = 3
     """of the program that it ends: a script can tell it from a mistake in the command"""
 
-    def __init__(self, source: str, quarantine: str, counts: _Cleaned, max_ratio: float) -> None:
+    def __init__(self, source: str, quarantine: str, counts: SourceCounts, max_ratio: float) -> None:
         self.read = counts.read
         self.rejected = counts.rejected
         self.reasons = dict(counts.reasons.most_common())
@@ -99,8 +99,8 @@ class Addition:
 
 
 @dataclass
-class _Cleaned:
-    """Counts of pass 1."""
+class SourceCounts:
+    """What became of the records of a source as they were cleaned."""
 
     read: int = 0
     accepted: int = 0
@@ -132,7 +132,7 @@ class Preparation:
         self.source, self.out, self.config, self.base = addition.source, addition.out, addition.config, addition.base
         self.staging = staging
         self.rules = CleaningRules.of(self.config, self.source.columns.split is not None)
-        self.slices = _slices(self.source, self.rules)
+        self.slices = source_slices(self.source, self.rules)
         self.num_records = sum(part.stop - part.start for part in self.slices)
         self.num_buckets = _num_buckets(self.num_records, self.rules)
         self.generation = 0 if self.base is None else len(self.base.generations)
@@ -149,9 +149,9 @@ class Preparation:
         quarantine, reasons = self._quarantine(cleaned, written)
         return self._manifest(cleaned, written, sums, tokenizer, quarantine, reasons)
 
-    def _clean(self) -> _Cleaned:
+    def _clean(self) -> SourceCounts:
         """Pass 1."""
-        counts = _Cleaned()
+        counts = SourceCounts()
         judged = False
         work = CleanSlice(
             self.source,
@@ -182,7 +182,7 @@ class Preparation:
         self._judge(counts)
         return counts
 
-    def _judge(self, counts: _Cleaned) -> None:
+    def _judge(self, counts: SourceCounts) -> None:
         if counts.read != counts.accepted + counts.rejected:
             raise RuntimeError(f"{counts.read} records read, {counts.accepted} + {counts.rejected} accounted for")
         quarantine = storage.join(self.out, QUARANTINE_FOLDER)
@@ -199,10 +199,10 @@ class Preparation:
             self._gather_rejected(counts)
             raise ValueError(f"none of the {counts.read} records of {name} was accepted; look into {quarantine}")
 
-    def _too_many(self, counts: _Cleaned) -> bool:
+    def _too_many(self, counts: SourceCounts) -> bool:
         return counts.rejected > self.config.max_rejected_ratio * counts.read
 
-    def _gather_rejected(self, counts: _Cleaned) -> None:
+    def _gather_rejected(self, counts: SourceCounts) -> None:
         gather_quarantine(read_quarantine(counts.rejected_paths), self.out, self._quarantine_name(Stage.CLEAN))
 
     def _tokenizer(self, words: Counter[str]) -> TextTokenizer:
@@ -228,7 +228,8 @@ class Preparation:
         written = _Written()
         sums = TrainSums(np.zeros(tokenizer.vocab_size, np.int64))
         leftovers: dict[str, list[int]] = {split: [] for split in SPLITS}
-        writer = ShardWriter(self.out, self.staging, self.generation, self.config.max_tokens, size)
+        has_attributes = bool(self.config.attribute_columns)
+        writer = ShardWriter(self.out, self.staging, self.generation, self.config.max_tokens, size, has_attributes)
         earlier = {} if self.base is None else self.base.splits
         work = WriteBucket(writer, len(self.slices), self.num_buckets, earlier)
         with _Syncing(self.out) as syncing:
@@ -253,7 +254,7 @@ class Preparation:
                     syncing.add(shard.path)
         return written, sums
 
-    def _quarantine(self, cleaned: _Cleaned, written: _Written) -> tuple[list[StoredFile], Counter[str]]:
+    def _quarantine(self, cleaned: SourceCounts, written: _Written) -> tuple[list[StoredFile], Counter[str]]:
         """All quarantine files of the set with this generation, and how often they give each reason."""
         reasons: Counter[str] = Counter()
 
@@ -277,7 +278,7 @@ class Preparation:
 
     def _manifest(
         self,
-        cleaned: _Cleaned,
+        cleaned: SourceCounts,
         written: _Written,
         sums: TrainSums,
         tokenizer: TextTokenizer,
@@ -300,7 +301,7 @@ class Preparation:
         columns = self.source.columns.by_role() if base is None else base.columns
         config = portable(self.config) if base is None else base.config
         parts = [
-            *(FORMAT, VERSION, config.model_dump(mode="json"), columns, [file.sha256 for file in files]),
+            *(FORMAT, OLDEST_VERSION, deciding(config), columns, [file.sha256 for file in files]),
             [(each.kind, each.source_sha256) for each in generations],
         ]
         size = self.rules.image.size
@@ -312,7 +313,7 @@ class Preparation:
             columns=columns,
             counts=counts,
             splits=splits,
-            shard_schema={column.name: str(column.type) for column in SHARD_SCHEMA},
+            shard_schema={column.name: str(column.type) for column in shard_schema(bool(config.attribute_columns))},
             quarantine=tuple(quarantine),
             tokenizer=tuple(files),
             row_group_records=row_group_records(size),
@@ -323,7 +324,7 @@ class Preparation:
             libraries=library_versions(),
         )
 
-    def _counts(self, cleaned: _Cleaned, written: _Written, reasons: Counter[str]) -> Counts:
+    def _counts(self, cleaned: SourceCounts, written: _Written, reasons: Counter[str]) -> Counts:
         base = self.base
         newly_read = 0 if self.addition.kind == "requeue" else cleaned.read
         duplicates = reasons[Reason.DUPLICATE_KEY.value]
@@ -399,7 +400,7 @@ def _forget_rare(words: Counter[str]) -> None:
     words.update(dict(kept))
 
 
-def _slices(source: Source, rules: CleaningRules) -> list[Slice]:
+def source_slices(source: Source, rules: CleaningRules) -> list[Slice]:
     """The source's slices, no larger than memory allows, and not more than cores need where records are small."""
     slices = source.slices()
     # A multiple of every row group, so that slices of a prepared set begin with one.

@@ -32,7 +32,7 @@ from mlim_ray.pipelines.preparation import Addition, Preparation
 
 OnProgress = Callable[[int, int], None]
 
-_FIXED_KNOBS = frozenset({"image_size", "image_encoding", "max_tokens", "vocabulary_size"})
+_FIXED_KNOBS = frozenset({"image_size", "image_encoding", "max_tokens", "vocabulary_size", "attribute_columns"})
 """what all records of a set share, however they are cleaned"""
 
 

@@ -45,7 +45,7 @@ class CleanSlice:
     counts_words: bool
 
     def __call__(self, number: int) -> str:
-        return _once(storage.join(self.staging, f"slice-{number:06d}.json"), lambda: self._clean(number), _is_staged)
+        return once(storage.join(self.staging, f"slice-{number:06d}.json"), lambda: self._clean(number), _is_staged)
 
     def _clean(self, number: int) -> Result:
         counts = _SliceCounts()
@@ -98,7 +98,7 @@ class WriteBucket:
 
     def __call__(self, bucket: int) -> str:
         path = storage.join(self.writer.staging, f"bucket-{bucket:06d}.json")
-        return _once(path, lambda: self._write(bucket), self._is_written)
+        return once(path, lambda: self._write(bucket), self._is_written)
 
     def _is_written(self, result: Result) -> bool:
         shards = result["shards"].values()
@@ -135,7 +135,7 @@ def rejected_path(staging: str, number: int, part: int) -> str:
     return storage.join(staging, f"rejected-{number:06d}-{part:04d}.parquet")
 
 
-def _once(path: str, work: Callable[[], Result], is_whole: Callable[[Result], bool]) -> str:
+def once(path: str, work: Callable[[], Result], is_whole: Callable[[Result], bool] = lambda _: True) -> str:
     """The result at `path`; made by `work` and left there if it is not there yet, or not all that it names."""
     if storage.exists(path):
         found = _read(path)

@@ -10,6 +10,8 @@ from mlim_ray.config.files import config_text
 from mlim_ray.data.lease import Lease
 from mlim_ray.evaluation.evaluation import Evaluation, paper_figures
 from mlim_ray.pipelines.cluster import LOCAL, Cluster, connect
+from mlim_ray.pipelines.evaluation_results import read_evaluations
+from mlim_ray.pipelines.exhibits import PICTURES, write_model_card, write_pictures
 from mlim_ray.pipelines.fit import fit
 from mlim_ray.pipelines.measure import Measured, gpu_options, make_yardstick, measure
 from mlim_ray.pipelines.plan import check_run, describe_run
@@ -125,6 +127,10 @@ def _measure(
         "size": config.model.size,
         **measured.evaluation,
     }
+    # It may have been evaluated while it was trained.
+    earlier = read_evaluations(folder)
+    if earlier:
+        evaluation["evaluations"] = earlier
     page = render_run_page(
         title=os.path.basename(folder.path),
         run=folder.path,
@@ -133,8 +139,11 @@ def _measure(
         metrics=metrics,
         evaluation=evaluation,
         pictures=measured.pictures,
+        cross_modal=measured.cross_modal,
     )
     folder.write_text("report.html", page)
+    write_pictures(folder, measured)
+    write_model_card(folder, config, prepared, evaluation)
     folder.write_json("evaluation.json", evaluation)
     return evaluation
 
@@ -150,6 +159,7 @@ def _tell(folder: RunFolder, evaluation: Evaluation) -> None:
         say(left_out)
     say(f"page: {folder.file('report.html')}")
     say(f"model: {folder.file('model')}")
+    say(f"pictures: {folder.file(PICTURES)}")
     say(f"next: python experiments/tune_mam.py --data {folder.read_json('environment.json')['data']}")
 
 

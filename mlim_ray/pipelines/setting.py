@@ -41,6 +41,7 @@ _STORE_SHARE_FOR_RECORDS = 0.5
 _MAY_CHANGE = {
     *(("feed", knob) for knob in ("kind", "on_damaged_shard", "cache_gib", "cache_folder")),
     *(("train", knob) for knob in ("micro_batch_size", "activation_checkpointing", "peak_flops", "on_non_finite")),
+    ("model", "licence"),
     *(
         ("search", knob)
         for knob in (
@@ -230,9 +231,11 @@ def _check_unchanged(folder: RunFolder, config: PretrainConfig) -> None:
         ValueError: a knob differs from the one that the run in `folder` was started with.
     """
     stored = yaml.safe_load(storage.read_bytes(folder.file("config.yaml")))
+    # A knob that came after the run was begun stood at its default.
+    defaults = type(config)().model_dump(mode="json")
     for section, knobs in config.model_dump(mode="json").items():
         for knob, value in knobs.items():
-            before = stored.get(section, {}).get(knob)
+            before = stored.get(section, {}).get(knob, defaults[section].get(knob))
             if (section, knob) not in _MAY_CHANGE and before != value:
                 flag = f"--{section}.{knob}".replace("_", "-")
                 raise ValueError(

@@ -48,6 +48,8 @@ def _columns(found: Inspection) -> str:
     used: dict[str, list[str]] = {}
     for role, column in found.columns.items():
         used.setdefault(column, []).append(role)
+    for column in found.attributes:
+        used.setdefault(column, []).append("attribute")
     shown = [
         f"{shorten(name, _MAX_CHARACTERS)} ({kind}{', used as ' + ' and '.join(used[name]) if name in used else ''})"
         for name, kind in found.column_types.items()

@@ -34,6 +34,16 @@ def render_page(template: str, charts: Mapping[str, Chart], **content: Any) -> s
     )
 
 
+def render_part(template: str, **content: Any) -> str:
+    """Render a template of `templates/` that is a part of a page; everything in `content` is escaped."""
+    return _environment().get_template(template).render(**content)
+
+
+def render_text(template: str, **content: Any) -> str:
+    """Render a template of `templates/` that is no HTML: nothing is escaped."""
+    return _environment().overlay(autoescape=False).get_template(template).render(**content)
+
+
 def fixed(value: Any, digits: int) -> str:
     """A number with so many digits after the point."""
     number = finite(value)

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 _PLAIN_WIDTH = 80
+_FILE_WIDTH = 160
 _REFRESH_PER_S = 4.0
 
 
@@ -174,6 +175,11 @@ def table(rows: Sequence[Mapping[str, object]]) -> None:
     """Print a short table on standard output: a mapping a row, columns in order of first mention."""
     width = None if sys.stdout.isatty() else _PLAIN_WIDTH
     Console(file=sys.stdout, width=width, highlight=False).print(_table(rows))
+
+
+def console_width() -> int:
+    """Characters of a line of standard output: the terminal's, or plenty where a file or a pipe takes it."""
+    return Console(file=sys.stdout).width if sys.stdout.isatty() else _FILE_WIDTH
 
 
 def table_text(rows: Sequence[Mapping[str, object]], width: int = _PLAIN_WIDTH) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 
 from mlim_ray.reporting.charts import probe_charts, run_charts
+from mlim_ray.reporting.evaluations import evaluations_content
 from mlim_ray.reporting.figures import (
     Command,
     EvaluationFigures,
@@ -22,6 +23,7 @@ from mlim_ray.reporting.probe_tables import linear_reading, partner_reading, par
 
 if TYPE_CHECKING:
     # A page needs the rows, not torch, which they are made with.
+    from mlim_ray.evaluation.cross_modal import CrossModalRow
     from mlim_ray.evaluation.pictures import ReconstructionRow
 
 _CHARTS = (
@@ -44,6 +46,7 @@ def render_run_page(
     metrics: Sequence[MetricLine],
     evaluation: Mapping[str, Any],
     pictures: Sequence[ReconstructionRow],
+    cross_modal: Sequence[CrossModalRow] = (),
 ) -> str:
     """One self-contained HTML page: what was trained, its probes, pictures and titles, curves and config.
 
@@ -57,16 +60,18 @@ def render_run_page(
         metrics: lines of `metrics.jsonl`.
         evaluation: content of `evaluation.json`, an `EvaluationFigures`.
         pictures: from `reconstruction_rows`.
+        cross_modal: of the same records, from `cross_modal_rows`; none where it was not made.
     """
     figures = cast(EvaluationFigures, evaluation)
     curves = run_charts(metrics, figures["probe"])
+    others: Sequence[CrossModalRow | None] = cross_modal or [None for _ in pictures]
     return render_page(
         "run.html.j2",
         curves | probe_charts(figures["probe"]),
         title=title,
         evaluation=figures,
         data=environment.get("data"),
-        pictures=pictures,
+        pictures=list(zip(pictures, others, strict=True)),
         curve_titles=[(name, heading) for name, heading in _CHARTS if name in curves],
         records_per_s=finite(figures["records_per_s"]),
         data_wait_ratio=data_wait_ratio(metrics),
@@ -74,6 +79,7 @@ def render_run_page(
         commands=_commands(run, environment),
         config=yaml_text(config),
         environment=flat(environment),
+        **evaluations_content(evaluation.get("evaluations", {}), run),
         **probe_content(figures["probe"], figures["linear_probe"]),
     )
 
@@ -137,7 +143,6 @@ def _commands(run: str, environment: Mapping[str, Any]) -> list[Command]:
         ),
         Command(
             "Load the model:",
-            f'python -c "import mlim_ray.model.pretrained, transformers; '
-            f"print(transformers.AutoModel.from_pretrained('{run}/model'))\"",
+            f"python -c \"import mlim_ray; print(mlim_ray.load('{run}').fill('a [MASK] title'))\"",
         ),
     ]

@@ -109,14 +109,14 @@ def _load_earlier(model: MlimModel, folder: RunFolder, config: PretrainConfig) -
     found = EarlierRun(config.model.init_from).weights()
     model.load_state_dict(found.weights)
     folder.write_json(
-        _START, {"run": config.model.init_from, "step": found.step, "sha256": _weights_sha256(found.weights)}
+        _START, {"run": config.model.init_from, "step": found.step, "sha256": weights_sha256(found.weights)}
     )
     place = "model folder" if found.step is None else f"checkpoint of step {found.step:,}"
     return f"start: the weights of {config.model.init_from}, {place}"
 
 
-def _weights_sha256(weights: dict[str, Tensor]) -> str:
-    """Of names, types, shapes and values: the same in whatever file they lie."""
+def weights_sha256(weights: dict[str, Tensor]) -> str:
+    """The sha256 of names, types, shapes and values: the same in whatever file they lie."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()

@@ -23,7 +23,7 @@ _UNDECISIVE = (
     *("prepare.image_folder", "prepare.tokenizer", "feed.kind", "probe."),
     *("train.log_every_steps", "train.checkpoint_every_steps", "train.num_checkpoints_kept", "train.keep_"),
     *("train.report_every_s", "train.collective_timeout_s", "train.stop_within_s", "train.resize_every_s"),
-    *("train.peak_flops", "feed.cache_"),
+    *("train.peak_flops", "feed.cache_", "model.licence"),
 )
 """knobs, and sections, that change nothing of what is learned; the paths of `prepare` show in the prepared set"""
 

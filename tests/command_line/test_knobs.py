@@ -20,6 +20,7 @@ from mlim_ray.config import (
     SearchRunConfig,
     Section,
 )
+from mlim_ray.config.evaluate import EvaluateConfig
 from mlim_ray.config.wording import union_members, unwrap
 
 
@@ -45,11 +46,13 @@ def bad_texts(knob: Knob, kind: str | None) -> list[str]:
     """Values that a knob must refuse: nothing, another type, no known choice, beyond each bound."""
     members = [unwrap(member)[0] for member in union_members(knob.field(kind).annotation)]
     bad = [""]
-    if str not in members:
+    if tuple[str, ...] in members:
+        bad += ["a,", ",", "a,,b"]
+    elif str not in members:
         bad += ["no such choice", "nan", "-inf", "0x10", "none,none"]
     if int in members:
         bad += ["1.0", "1e3", "1_"]
-    if any(get_origin(member) is tuple for member in members):
+    if any(get_origin(member) is tuple and Ellipsis not in get_args(member) for member in members):
         bad += ["1", "1,2", "1,2,3,4", "1,2,x"]
     for name, limit in bounds_of(knob, kind).items():
         beyond = limit + 1 if name in ("le", "lt") else limit - 1
@@ -112,6 +115,18 @@ def test_a_bad_value_of_a_column_flag_is_one_plain_line(
         err = capsys.readouterr().err
         assert left.value.code == 2
         assert err.startswith(f"{knob.flag}: given ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("knob", "kind"), every_case(EvaluateConfig))
+def test_a_bad_value_of_a_knob_of_an_evaluation_is_one_plain_line(
+    knob: Knob, kind: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for bad in bad_texts(knob, kind):
+        with pytest.raises(SystemExit) as left:
+            main(["evaluate", "run", knob.flag, bad])
+        err = capsys.readouterr().err
+        assert left.value.code == 2
+        assert err.startswith(f"{knob.flag}: given ") and err.count("\n") == 1, (bad, err)
 
 
 def test_every_type_of_bad_value_is_tried() -> None:

@@ -110,19 +110,61 @@ _VALUES = st.recursive(
 
 
 @settings(max_examples=300)
-@given(st.fixed_dictionaries({}, optional=dict.fromkeys(("key", "image", "text", "label", "group", "split"), _VALUES)))
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional=dict.fromkeys(("key", "image", "text", "label", "group", "split"), _VALUES)
+        | {"attributes": st.fixed_dictionaries({"hue": _VALUES})},
+    )
+)
 def test_no_value_of_any_type_stops_the_cleaning(change: dict[str, Any]) -> None:
     cleaned = clean([RawRecord(**GOOD | change)], RULES)
     assert len(cleaned.accepted) + len(cleaned.rejected) == 1
     for record in cleaned.accepted:
         assert all(isinstance(value, str) for value in (record.key, record.text, record.split))
-        for text in (record.key, record.text, record.label or "", record.group or ""):
+        for text in (record.key, record.text, record.label or "", record.group or "", *record.attributes.values()):
             text.encode()
 
 
 def test_other_types_of_keys_and_labels() -> None:
     (record,) = clean([RawRecord(**GOOD | {"key": 12, "label": b"shirt", "group": None})], RULES).accepted
     assert (record.key, record.label, record.group) == ("12", "shirt", None)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *(
+            ("blue", "blue"),
+            (b"gr\xc3\xbcn", "gr\u00fcn"),
+            (" blue ", " blue "),
+            (2012, "2012"),
+            (0.5, "0.5"),
+            (3.0, "3.0"),
+        ),
+        *((True, "true"), (np.float32(0.5), "0.5"), (np.int8(4), "4")),
+        *((None, None), ("", None), (b" ", None), (float("nan"), None)),
+    ],
+)
+def test_attributes_become_texts_or_are_missing(value: Any, text: str | None) -> None:
+    (record,) = clean([RawRecord(**GOOD, attributes={"hue": value, "kind": "a"})], RULES).accepted
+    assert record.attributes == ({} if text is None else {"hue": text}) | {"kind": "a"}
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"\xff", Reason.INVALID_UTF8),
+        ("x" * (MAX_NAME_CHARACTERS + 1), Reason.TOO_LONG),
+        ([1], Reason.WRONG_TYPE),
+        (2**70, Reason.WRONG_TYPE),
+    ],
+)
+def test_a_bad_attribute_rejects_its_record_with_a_reason_as_a_bad_label_does(value: Any, reason: Reason) -> None:
+    for change in ({"attributes": {"hue": value}}, {"label": value}):
+        (rejected,) = clean([RawRecord(**GOOD | change)], RULES).rejected
+        assert rejected.reason is reason
+        assert rejected.detail.startswith("attribute hue: " if "attributes" in change else "label: ")
 
 
 def test_names_of_splits() -> None:

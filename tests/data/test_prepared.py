@@ -205,7 +205,7 @@ def test_manifests_that_cannot_be_used_are_named(prepared: PreparedSet, tmp_path
     path = Path(prepared.path) / "manifest.json"
     content = json.loads(path.read_text())
     for change, message in (
-        ({"version": 3}, r"written by a newer mlim_ray: it is of version 3 .* upgrade"),
+        ({"version": 4}, r"written by a newer mlim_ray: it is of version 4 .* upgrade"),
         ({"version": 1}, "of version 1 .* prepare the set anew"),
         ({"format": "other"}, "of format 'other'"),
         ({"row_group_records": "x"}, "row_group_records"),

@@ -74,3 +74,21 @@ def test_named_columns_win() -> None:
 def test_errors_name_the_columns_and_the_flag(config: PrepareConfig, columns: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         guess(config, **columns)
+
+
+def test_attributes_are_texts_numbers_or_truth_values_and_named_once() -> None:
+    kinds = {"hue": pa.string(), "year": pa.int32(), "price": pa.float64(), "new": pa.bool_(), "void": pa.null()}
+    kinds |= {"coded": pa.dictionary(pa.int8(), pa.string()), "sizes": pa.list_(pa.string()), "day": pa.date32()}
+    table = {"image": pa.binary(), "text": pa.string(), **kinds}
+    named = ("year", "hue", "price", "new", "void", "coded", "text")
+    found = guess(PrepareConfig(attribute_columns=named), **table)
+    assert found.attributes == named and found.text == "text"
+    assert found.names() == ["image", "text", "year", "hue", "price", "new", "void", "coded"]
+    for bad, message in (
+        (("sizes",), r"--attribute-columns sizes: the column is list<.*> in SOURCE, expected string, a number"),
+        (("day",), "--attribute-columns day: the column is date32"),
+        (("hue", "hue"), "--attribute-columns hue: named 2 times, expected each column once"),
+        (("shade",), r"--attribute-columns shade: no such column in SOURCE\. Columns: image"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            guess(PrepareConfig(attribute_columns=bad), **table)

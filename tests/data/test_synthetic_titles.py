@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 
@@ -81,3 +82,19 @@ def test_templates_and_wordings_are_uniform(catalogue: pa.Table) -> None:
 def test_a_foreign_title_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="generated catalogue expected"):
         read_title(text)
+
+
+def test_templates_of_one_product_differ_and_tell_nothing_else(catalogue: pa.Table) -> None:
+    templates_of_group: dict[str, list[int]] = {}
+    for group, text in zip(catalogue["group"].to_pylist(), catalogue["text"].to_pylist(), strict=True):
+        templates_of_group.setdefault(group, []).append(read_title(text).template)
+    counts = np.zeros((len(TEMPLATES), len(TEMPLATES)))
+    for templates in templates_of_group.values():
+        assert len(set(templates)) == len(templates)
+        for one, other in itertools.pairwise(templates):
+            counts[one, other] += 1
+    other_templates = ~np.eye(len(TEMPLATES), dtype=bool)
+    expected = counts.sum() / other_templates.sum()
+    chi_square = np.sum((counts[other_templates] - expected) ** 2) / expected
+    freedom = other_templates.sum() - 1
+    assert chi_square < freedom + 5 * (2 * freedom) ** 0.5

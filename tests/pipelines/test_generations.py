@@ -218,7 +218,7 @@ def test_a_set_of_another_version_is_refused_by_every_user(tmp_path: Path) -> No
     source, out = write_source(tmp_path / "a.parquet", 60), str(tmp_path / "out")
     prepare(str(source), out, configured())
     path = tmp_path / "out" / "manifest.json"
-    path.write_text(path.read_text().replace('"version": 2', '"version": 3', 1))
+    path.write_text(path.read_text().replace('"version": 3', '"version": 4', 1))
     for use in (
         lambda: prepare(str(source), out, configured()),
         lambda: append(str(source), out, configured()),

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoProcessor, AutoTokenizer
 
 from mlim_ray.masking.mam import MODES
 from mlim_ray.model.pretrained import MlimPreTrainedModel
@@ -169,6 +169,17 @@ def test_the_model_folder_loads_with_transformers(one_worker: tuple[Path, dict[s
     assert all(torch.equal(weights[name], value) for name, value in checkpoint.weights.items())
     tokenizer = AutoTokenizer.from_pretrained(run / "model")
     assert tokenizer.mask_token == "[MASK]" and len(tokenizer("red shirt")["input_ids"]) >= 3
+    processor = AutoProcessor.from_pretrained(run / "model")
+    assert model(**processor(text="red [MASK]")).logits.isfinite().all()
+
+
+def test_a_run_leaves_a_card_and_pictures(one_worker: tuple[Path, dict[str, Any]]) -> None:
+    run, summary = one_worker
+    card = (run / "model" / "README.md").read_text()
+    assert f"# {run.name}" in card and f"{summary['probe']['mlm_paired']:.3f}" in card
+    names = sorted(path.name for path in (run / "pictures").iterdir())
+    assert names == ["contact_sheet.png", *(f"record-{number:02d}.png" for number in range(1, 9))]
+    assert "from the title alone" in (run / "report.html").read_text()
 
 
 def test_two_workers_learn_what_one_learns(

@@ -120,6 +120,8 @@ class Inspection:
     """what to do first, one line each"""
     accepted_examples: tuple[Example, ...]
     rejected_examples: tuple[Example, ...]
+    attributes: tuple[str, ...] = ()
+    """columns kept as attributes"""
 
     def scaled(self, count: int) -> int:
         """A count of the sample as one of the whole source."""

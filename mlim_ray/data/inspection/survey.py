@@ -113,6 +113,7 @@ def inspect(
         hints=(),
         accepted_examples=tuple(sample.accepted_examples.items()),
         rejected_examples=sample.rejected_examples(),
+        attributes=opened.columns.attributes,
     )
     return replace(found, hints=tuple(hints_of(found)))
 

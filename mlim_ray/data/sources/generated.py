@@ -69,4 +69,8 @@ class GeneratedSource:
             for name in (columns.key, columns.image, columns.label, columns.group, columns.split)
         )
         rows = zip(keys, images, map(fill, texts), labels, groups, splits, strict=True)
-        yield [RawRecord("generated", row, *record) for row, record in enumerate(rows, part.start)]
+        attributes = table.select(columns.attributes).to_pylist()
+        yield [
+            RawRecord("generated", row, *record, attributes=found)
+            for row, (record, found) in enumerate(zip(rows, attributes, strict=True), part.start)
+        ]

@@ -142,6 +142,11 @@ def _columns(name: str, config: PrepareConfig, has_captions: bool, has_splits: b
         template=template,
     )
     check_columns(pa.schema([(column, pa.string()) for column in _names(has_captions, has_splits)]), columns, name)
+    if config.attribute_columns:
+        raise ValueError(
+            f"--attribute-columns {','.join(config.attribute_columns)}: pictures in folders have no attributes, and "
+            f"{name} is a folder per label; leave it out, or name a table"
+        )
     if columns.image != PATH:
         raise ValueError(f"--image-column {columns.image}: the pictures of {name} are its files; leave it out")
     if template is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
 import pyarrow as pa
@@ -133,6 +134,8 @@ class ParquetSource:
         keys = values(self.columns.key)
         if self.columns.key is None:
             keys = [f"{source}:{first_row + i}" for i in range(batch.num_rows)]
+        names = self.columns.attributes
+        attributes = [dict(zip(names, row, strict=True)) for row in zip(*map(values, names), strict=True)]
         rows = zip(
             keys,
             self._images(file, batch.column(self.columns.image)),
@@ -140,9 +143,12 @@ class ParquetSource:
             values(self.columns.label),
             values(self.columns.group),
             values(self.columns.split),
+            attributes or repeat({}, batch.num_rows),
             strict=True,
         )
-        yield from in_batches(RawRecord(source, row, *record) for row, record in enumerate(rows, first_row))
+        yield from in_batches(
+            RawRecord(source, row, *record, attributes=found) for row, (*record, found) in enumerate(rows, first_row)
+        )
 
     def _texts(self, batch: pa.RecordBatch) -> Iterable[bytes | str | None]:
         values = [to_values(batch.column(name)) for name in self.columns.text_columns]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data import storage
 from mlim_ray.data.cleaning import RawRecord
 from mlim_ray.data.images import Pixels, decode_stored
 from mlim_ray.data.manifest import SPLITS, Generated, Shard
-from mlim_ray.data.parquet import SHARD_SCHEMA, open_parquet, reading
+from mlim_ray.data.parquet import ATTRIBUTES, open_parquet, reading, shard_schema
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.schema import Columns
 from mlim_ray.data.sources.source import SLICE_RECORDS, Slice
@@ -40,12 +42,20 @@ class PreparedSource:
             raise ValueError(f"{flags} given for the prepared set {name}, whose columns are fixed; leave it out")
         prepared = PreparedSet.open(name)
         shards = tuple((split, shard) for split in SPLITS for shard in prepared.manifest.splits[split].shards)
-        return cls(name, prepared, shards, Columns("image", "text", "key", "label", "group", _SPLIT))
+        stored = prepared.manifest.attributes
+        for column in config.attribute_columns:
+            if column not in stored:
+                raise ValueError(
+                    f"--attribute-columns {column}: the prepared set {name} has no such attribute, only "
+                    f"{', '.join(stored) or 'none'}; prepare it from its source with this column"
+                )
+        columns = Columns("image", "text", "key", "label", "group", _SPLIT, attributes=config.attribute_columns)
+        return cls(name, prepared, shards, columns)
 
     @property
     def column_types(self) -> dict[str, str]:
         """Columns of a shard."""
-        return {field.name: str(field.type) for field in SHARD_SCHEMA}
+        return {field.name: str(field.type) for field in shard_schema(bool(self.prepared.manifest.attributes))}
 
     @property
     def identity(self) -> list[tuple[str, int, str]]:
@@ -71,16 +81,24 @@ class PreparedSource:
         split, shard = self.shards[part.file]
         manifest = self.prepared.manifest
         path = storage.join(self.prepared.path, shard.path)
+        names = [*_COLUMNS, *([ATTRIBUTES.name] if self.columns.attributes else [])]
         with reading(path), open_parquet(path, memory_map=True) as opened:
             step = manifest.row_group_records
             for start in range(part.start, part.stop, step):
-                table = opened.read_row_group(start // step, columns=list(_COLUMNS), use_threads=False)
+                table = opened.read_row_group(start // step, columns=names, use_threads=False)
                 table = table.slice(0, part.stop - start)
                 rows = zip(*(table[name].to_pylist() for name in _COLUMNS), strict=True)
                 yield [
-                    RawRecord(shard.path, row, key, self._image(image), text, label, group, split)
-                    for row, (key, image, text, label, group) in enumerate(rows, start)
+                    RawRecord(shard.path, row, key, self._image(image), text, label, group, split, attributes=found)
+                    for row, ((key, image, text, label, group), found) in enumerate(
+                        zip(rows, self._attributes(table), strict=True), start
+                    )
                 ]
+
+    def _attributes(self, table: pa.Table) -> list[dict[str, str | None]]:
+        wanted = self.columns.attributes
+        found = table[ATTRIBUTES.name].to_pylist() if wanted else [()] * len(table)
+        return [{name: dict(pairs).get(name) for name in wanted} for pairs in found]
 
     def _image(self, stored: bytes) -> bytes | Pixels:
         image = self.prepared.manifest.image

@@ -33,6 +33,7 @@ def to_record(columns: Columns, source: str, row: int, values: Mapping[str, Any]
             _not_empty(columns.label, values),
             _not_empty(columns.group, values),
             None if columns.split is None else plain(columns.split, values),
+            attributes={name: plain(name, values) for name in columns.attributes},
         )
     except TypeError as error:
         return malformed(source, row, str(error))

@@ -199,7 +199,7 @@ def _with_members(config: PrepareConfig, names: list[str]) -> PrepareConfig:
 
 def _named(config: PrepareConfig) -> set[str | None]:
     template = text_template(config)
-    columns = {getattr(config, f"{role.value}_column") for role in Role}
+    columns = {getattr(config, f"{role.value}_column") for role in Role}.union(config.attribute_columns)
     return columns if template is None else columns.union(template.columns)
 
 

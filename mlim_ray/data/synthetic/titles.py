@@ -48,11 +48,12 @@ def draw_titles(
 ) -> list[str]:
     """The title of each record, a function of its number, its product and its place in the group.
 
-    Listings of one product take successive templates from a drawn start, hence never the same one; for a
-    single record the template is uniform and independent of the product, and so is each wording.
+    Listings of one product take the templates in a drawn order, hence never the same one, and two templates tell no
+    more than that of whether they are of one product; for a single record the template is uniform and independent of
+    the product, and so is each wording.
     """
-    start = random_bits(seed, Stream.TEMPLATE, group, 1)[:, 0] % np.uint64(len(TEMPLATES))
-    template = (start.astype(np.int64) + member) % len(TEMPLATES)
+    orders = np.argsort(random_bits(seed, Stream.TEMPLATE, group, len(TEMPLATES)), axis=1)
+    template = orders[np.arange(len(orders)), member]
     bits = random_bits(seed, Stream.WORDING, index, len(ATTRIBUTES))
     words = {}
     for column, (name, attribute) in enumerate(ATTRIBUTES.items()):

@@ -12,6 +12,7 @@ from mlim_ray.config.files import best_text
 from mlim_ray.config.space import Interval
 from mlim_ray.data import storage
 from mlim_ray.evaluation.evaluation import paper_figures
+from mlim_ray.pipelines.exhibits import write_model_card, write_pictures
 from mlim_ray.pipelines.measure import Measured, Yardstick, gpu_options, measure
 from mlim_ray.pipelines.resources import WorkerPlan
 from mlim_ray.pipelines.search.results import TrialResult, ranked, table_bytes
@@ -108,6 +109,18 @@ def write_conclusion(
         "trials": [{**result.row(), "curve": result.curve} for result in results],
         **(best.evaluation or {}),
     }
+    if best.trial in measured:
+        write_pictures(folder, measured[best.trial])
+        write_model_card(
+            folder,
+            trial_config(setting.config, best.params),
+            setting.prepared,
+            {
+                **measured[best.trial].evaluation,
+                "samples": best.samples,
+                "steps": setting.order.steps_for(best.samples),
+            },
+        )
     folder.write_json("evaluation.json", evaluation)
     return evaluation
 

@@ -1,6 +1,7 @@
 """The same records come out of every form of source."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,29 @@ def test_a_template_joins_columns_of_every_table(form: str, tmp_path: Path) -> N
         opened(path, text="{brand} {maker}", **knobs)
     with pytest.raises(ValueError, match="--text and --text-column are both given"):
         opened(path, text="{brand}", text_column="title", **knobs)
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "folder per label"])
+def test_attributes_come_out_of_every_table(form: str, tmp_path: Path) -> None:
+    write, knobs = FORMS[form]
+    items = some_items()
+    items[3] = replace(items[3], brand="")
+    path = write(tmp_path, items)
+    source, config = opened(path, attribute_columns=("brand", "group_id"), **knobs)
+    found = {record.key: record.attributes for record in accepted(source, config)}
+    expected = {item.id: {"brand": item.brand, "group_id": item.group_id} for item in items}
+    del expected["k3"]["brand"]
+    assert found == expected
+    plain = accepted(*opened(path, **knobs))
+    assert facts(plain) == facts(accepted(source, config)) and not any(record.attributes for record in plain)
+    with pytest.raises(ValueError, match="--attribute-columns maker: no such column in .*brand"):
+        opened(path, attribute_columns=("maker",), **knobs)
+
+
+def test_pictures_in_folders_have_no_attributes(tmp_path: Path) -> None:
+    write, knobs = FORMS["folder per label"]
+    with pytest.raises(ValueError, match="--attribute-columns label: pictures in folders have no attributes"):
+        opened(write(tmp_path, some_items()), attribute_columns=("label",), **knobs)
 
 
 @pytest.mark.parametrize("form", FORMS)

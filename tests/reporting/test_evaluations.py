@@ -1,0 +1,82 @@
+"""Evaluations on a run's page and on the console."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mlim_ray.reporting.evaluations import with_evaluations
+from mlim_ray.reporting.result_lines import column_digits, interval_text, result_lines
+
+
+def estimate(mean: float | None, low: float | None, high: float | None) -> dict[str, Any]:
+    return {"mean": mean, "low": low, "high": high}
+
+
+def result(**row: Any) -> dict[str, Any]:
+    rows = [{"features": "this <b>encoder</b>", "accuracy": estimate(0.68312, 0.66512, 0.70212), "n": 1_200, **row}]
+    return {"tables": [{"title": "Told apart", "caption": "On test.", "rows": rows}], "verdict": ["better & so on"]}
+
+
+def found(**tasks: Any) -> dict[str, Any]:
+    return {
+        "source": "shop",
+        "records": {"train": 800, "val": 100, "test": 100},
+        "step": 300,
+        "skipped": {"pairs": "no groups"},
+        "overlap": {"tables": [], "verdict": ["nothing"]},
+        "tasks": {name: {"asks": "is it?", "seconds": 3.0, **task} for name, task in tasks.items()},
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (estimate(0.68312, 0.66512, 0.70212), ("0.683", "[0.665, 0.702]")),
+        (estimate(0.00044, 0.00041, 0.00048), ("0.000440", "[0.000410, 0.000480]")),
+        (estimate(1234.5, 1200.0, 1300.0), ("1234", "[1200, 1300]")),
+        (estimate(0.5, 0.5, 0.5), ("0.500", "[0.500, 0.500]")),
+        (estimate(-0.0001, -0.02, 0.02), ("0.000", "[-0.020, 0.020]")),
+        (estimate(0.5, None, None), ("0.500", "")),
+        (estimate(None, None, None), ("-", "")),
+    ],
+)
+def test_an_interval_has_as_many_digits_as_it_tells(given: dict[str, Any], shown: tuple[str, str]) -> None:
+    assert interval_text(given, column_digits([{"x": given}], "x")) == shown
+
+
+def test_a_column_has_the_digits_of_its_narrowest_interval() -> None:
+    rows = [{"x": estimate(0.5, 0.4, 0.6)}, {"x": estimate(0.5, 0.49, 0.51)}, {"x": None, "y": "text"}]
+    assert column_digits(rows, "x") == 3 and column_digits(rows, "y") == 3
+    assert column_digits(rows[:1], "x") == 2
+
+
+def test_the_console_shows_intervals_where_there_is_room() -> None:
+    wide = "\n".join(result_lines("heading", result(), 100))
+    narrow = "\n".join(result_lines("heading", result(), 45))
+    assert "0.683 [0.665, 0.702]" in wide and "1,200" in wide and "-> better & so on" in wide
+    assert "0.683" in narrow and "[0.665" not in narrow
+    assert max(map(len, narrow.splitlines())) <= 45
+
+
+def test_a_page_gets_a_section_and_later_a_newer_one_in_its_place() -> None:
+    page = '<main><h2 id="linear">L</h2><h2 id="pictures">P</h2></main>'
+    once = with_evaluations(page, {"shop": found(partner=result())}, "runs/a b")
+    assert once.index("linear") < once.index('id="evaluations"') < once.index('id="pictures"')
+    assert "this &lt;b&gt;encoder&lt;/b&gt;" in once and "<b>encoder" not in once
+    assert "0.683 <small>[0.665, 0.702]</small>" in once and "better &amp; so on" in once
+    assert "pairs skipped: no groups" in once and "train 800, val 100, test 100" in once
+    twice = with_evaluations(once, {"shop": found(partner=result(), other=result(n=7)), "s3://other": found()}, "r")
+    assert twice.count('id="evaluations"') == twice.count('id="pictures"') == twice.count('id="linear"') == 1
+    assert "s3://other" in twice and twice.endswith("</main>")
+    assert with_evaluations(twice, {"shop": found(partner=result())}, "runs/a b") == once
+
+
+def test_a_page_of_something_else_stays_as_it_is() -> None:
+    assert with_evaluations("<p>mine</p>", {"shop": found()}, "r") == "<p>mine</p>"
+
+
+def test_a_page_without_evaluations_says_how_to_get_some() -> None:
+    page = with_evaluations('<h2 id="pictures">', {}, "runs/a b")
+    assert "mlim-ray evaluate &#39;runs/a b&#39; --on SOURCE" in page
