@@ -4,14 +4,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from mlim_ray.config import ProbeConfig
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.records import COLUMNS, Records, decode_records
 from mlim_ray.evaluation.limits import ProbeLimits, probe_limits
-from mlim_ray.evaluation.linear_probe import LabelledRecords
 from mlim_ray.evaluation.partner_probe import ProbeSet, make_probe_set
 from mlim_ray.training.stream import TRAIN_SPLIT
+
+
+@dataclass(frozen=True)
+class LabelledRecords:
+    """Records with their label; the two sets of a probe share no record."""
+
+    records: Records
+    labels: NDArray[np.str_]
 
 
 @dataclass(frozen=True)

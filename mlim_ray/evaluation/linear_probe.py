@@ -8,22 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlim_ray.data.records import Records
 from mlim_ray.evaluation.encode import image_features
 from mlim_ray.evaluation.features import bag_of_pieces, fit_pca, raw_pixels
+from mlim_ray.evaluation.held_out import LabelledRecords
 from mlim_ray.evaluation.linear_classifier import iterations_bounded, linear_classifier
 from mlim_ray.model import MlimModel
 
 _INVERSE_STRENGTH = 0.1
 """the same for all features, so that nothing is chosen on the held-out records"""
-
-
-@dataclass(frozen=True)
-class LabelledRecords:
-    """Records with their label; the two sets of a probe share no record."""
-
-    records: Records
-    labels: NDArray[np.str_]
 
 
 @dataclass(frozen=True)

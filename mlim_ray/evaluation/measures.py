@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from mlim_ray.config import PretrainConfig
 from mlim_ray.config.score import LINEAR_MEASURES, Objective
 from mlim_ray.data.prepared import PreparedSet
-from mlim_ray.evaluation.held_out import load_held_out, load_probe_set
-from mlim_ray.evaluation.linear_probe import LabelledRecords, linear_probe
+from mlim_ray.evaluation.held_out import LabelledRecords, load_held_out, load_probe_set
 from mlim_ray.evaluation.partner_probe import ProbeSet, partner_measures, probe_partners
 from mlim_ray.model import MlimModel
 
@@ -47,6 +46,9 @@ class Measurer:
         an objective asks for any."""
         measures = partner_measures(probe_partners(model, self._probe, wrong_partners=False), self._probe)
         if self._labelled is not None:
+            # It loads scikit-learn: 60 MiB of each process of trials, which most searches do without.
+            from mlim_ray.evaluation.linear_probe import linear_probe
+
             accuracy = linear_probe(model, *self._labelled)
             measures |= {
                 "linear_picture": 1.0 - accuracy.picture_only,

@@ -8,7 +8,8 @@ import torch
 
 from mlim_ray.data.records import Records
 from mlim_ray.evaluation.encode import image_features
-from mlim_ray.evaluation.linear_probe import LabelledRecords, baselines, linear_probe
+from mlim_ray.evaluation.held_out import LabelledRecords
+from mlim_ray.evaluation.linear_probe import baselines, linear_probe
 from tests.builders import (
     FIRST_PIECE,
     IMAGE_SIZE,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mlim_ray.data.synthetic.attributes import ATTRIBUTES
 from mlim_ray.data.synthetic.titles import read_title
@@ -34,7 +34,7 @@ def compare_titles(firsts: Sequence[str], seconds: Sequence[str]) -> NDArray[np.
     return np.array(rows, np.int8).reshape(-1, len(ATTRIBUTES) + 2)
 
 
-def compare_pictures(firsts: Mapping[str, Sequence[str]], seconds: Mapping[str, Sequence[str]]) -> NDArray[np.int8]:
+def compare_pictures(firsts: Mapping[str, ArrayLike], seconds: Mapping[str, ArrayLike]) -> NDArray[np.int8]:
     """Of each pair of products int8 [P, 4]: for each attribute that pictures show 1 if it agrees, else -1.
 
     Given are the names of the values, under the attributes' names.
