@@ -42,7 +42,8 @@ SCHEMA = pa.schema(
     ]
 )
 """`slice` and `row` give the order of the source."""
-_IMAGE, _NUM_BYTES = "image", pa.field("num_bytes", pa.int64())
+_NUM_BYTES = pa.field("num_bytes", pa.int64())
+_IMAGE = "image"
 _OFFSET = np.dtype("<u8")
 _REMOTE_THREADS = 16
 
@@ -61,14 +62,21 @@ def bucket_range(bucket: int, num_buckets: int) -> tuple[int, int]:
 
 
 def write_slice(path: str, batches: Sequence[pa.Table], num_buckets: int, schema: pa.Schema = SCHEMA) -> int:
-    """Write the records of a slice, given as tables of `schema`, as one file at `path`; gives its CRC-32."""
+    """Write the records of a slice, given as tables of `schema`, as one file at `path`; gives its CRC-32.
+
+    The column `image` is optional, and the only one of pictures.
+    """
     table = pa.concat_tables(batches) if batches else schema.empty_table()
     buckets = bucket_of(table["key_hash"].to_numpy(), num_buckets)
     order = np.argsort(buckets, kind="stable")
     edges = np.searchsorted(buckets[order], np.arange(num_buckets + 1))
-    unordered, found = _without_pictures(table)
-    rows = unordered.take(order).combine_chunks()
-    pictures = [found[place] for place in order.tolist()] if found else []
+    pictures: list[memoryview] = []
+    if _IMAGE in schema.names:
+        lengths = pc.binary_length(table[_IMAGE]).cast(_NUM_BYTES.type)
+        found = [memoryview(image.as_buffer()) for image in table[_IMAGE]]
+        pictures = [found[place] for place in order.tolist()]
+        table = table.set_column(schema.get_field_index(_IMAGE), _NUM_BYTES, lengths)
+    rows = table.take(order).combine_chunks()
     sizes: list[int] = []
     parts: list[bytes | memoryview] = []
     for start, stop in pairwise(edges.tolist()):
@@ -103,12 +111,11 @@ def read_bucket(paths: Sequence[str], bucket: int, schema: pa.Schema = SCHEMA) -
     found = [cell for cell in cells if cell is not None]
     rows = pa.Table.from_batches([cell.rows for cell in found], _cell_schema(schema))
     order = pc.sort_indices(rows, [(name, "ascending") for name in ("key_hash", "key", "slice", "row")])
-    ordered = rows.take(order)
     if _IMAGE not in schema.names:
-        return ordered
+        return rows.take(order).combine_chunks()
     pictures = [picture for cell in found for picture in cell.pictures]
     images = pa.array([pictures[place] for place in order.to_pylist()], schema.field(_IMAGE).type)
-    return ordered.set_column(schema.get_field_index(_IMAGE), schema.field(_IMAGE), images)
+    return rows.take(order).set_column(schema.get_field_index(_IMAGE), schema.field(_IMAGE), images)
 
 
 def write_rows(path: str, rows: pa.Table) -> int:
@@ -142,20 +149,6 @@ class _Cell:
     pictures: list[memoryview]
 
 
-def _cell_schema(schema: pa.Schema) -> pa.Schema:
-    """Of a cell's rows: the length of each picture in its place."""
-    return schema.set(schema.get_field_index(_IMAGE), _NUM_BYTES) if _IMAGE in schema.names else schema
-
-
-def _without_pictures(table: pa.Table) -> tuple[pa.Table, list[memoryview]]:
-    """The rows of a cell, and the picture of each if they have any."""
-    if _IMAGE not in table.column_names:
-        return table, []
-    lengths = pc.binary_length(table[_IMAGE]).cast(_NUM_BYTES.type)
-    rows = table.set_column(table.column_names.index(_IMAGE), _NUM_BYTES, lengths)
-    return rows, [memoryview(image.as_buffer()) for image in table[_IMAGE]]
-
-
 def _read_cell(path: str, bucket: int, schema: pa.Schema) -> _Cell | None:
     places = np.frombuffer(_read(path, 2 * bucket * _OFFSET.itemsize, 3 * _OFFSET.itemsize), _OFFSET)
     start, first_picture, stop = places.tolist()
@@ -163,9 +156,16 @@ def _read_cell(path: str, bucket: int, schema: pa.Schema) -> _Cell | None:
         return None
     content = memoryview(_read(path, start, stop - start))
     rows = pa.ipc.read_record_batch(pa.py_buffer(content[: first_picture - start]), _cell_schema(schema))
-    lengths = rows.column(_NUM_BYTES.name).to_pylist() if _IMAGE in schema.names else []
+    if _IMAGE not in schema.names:
+        return _Cell(rows, [])
+    lengths = rows.column(schema.get_field_index(_IMAGE)).to_pylist()
     ends = np.cumsum([first_picture - start, *lengths]).tolist()
     return _Cell(rows, [content[begin:end] for begin, end in pairwise(ends)])
+
+
+def _cell_schema(schema: pa.Schema) -> pa.Schema:
+    """Of a cell's rows: the length of each picture stands in its place."""
+    return schema.set(schema.get_field_index(_IMAGE), _NUM_BYTES) if _IMAGE in schema.names else schema
 
 
 def _read(path: str, start: int, length: int) -> bytes:

@@ -18,6 +18,7 @@ from mlim_ray.evaluation.overlap import Survey, survey
 from mlim_ray.evaluation.plain import plain_result
 from mlim_ray.evaluation.prepared_bench import make_bench
 from mlim_ray.evaluation.tasks import Task, chosen_tasks, skipped_tasks
+from mlim_ray.model import MlimModel
 from mlim_ray.pipelines.board import Board, BoardWriter
 from mlim_ray.pipelines.cluster import Cluster, connect
 from mlim_ray.pipelines.evaluation_results import FOLDER, Found, read_evaluations, store_evaluation
@@ -28,7 +29,7 @@ from mlim_ray.reporting.progress import Stages, console_width, say
 from mlim_ray.reporting.result_lines import result_lines
 from mlim_ray.training.loaded_run import LoadedRun
 from mlim_ray.training.run_folder import RunFolder
-from mlim_ray.training.untrained import learned_from
+from mlim_ray.training.untrained import learned_from, untrained_twin
 
 _SPLITS = ("train", "val", "test")
 
@@ -90,6 +91,14 @@ class _SetFacts:
 
 
 @dataclass(frozen=True)
+class _Models:
+    """What tasks are given of a run."""
+
+    run: LoadedRun
+    untrained: MlimModel
+
+
+@dataclass(frozen=True)
 class _Evaluating:
     """One evaluation under way."""
 
@@ -106,13 +115,15 @@ class _Evaluating:
         skipped = skipped_tasks(tasks, config, facts.train, facts.test)
         found = self._begun(run) | {"overlap": plain_result(facts.survey.overlap), "skipped": skipped}
         _tell("leakage: what do held-out records share with training?", found["overlap"])
+        # The same weights for all tasks, whatever the run does meanwhile.
+        models = ray.put(_Models(run, untrained_twin(self.folder.path, run.model.config)))
         survey_ref = ray.put(facts.survey)
         for task in tasks:
             if task.name in skipped:
                 continue
             started = time.monotonic()
             try:
-                result, files = self._run(task, survey_ref)
+                result, files = self._run(task, models, survey_ref)
             except ValueError as error:
                 # The worker's error arrives wrapped in one of its own kind.
                 cause = getattr(error, "cause", error)
@@ -131,16 +142,10 @@ class _Evaluating:
             say(f"{name}: skipped, {reason}")
         return found
 
-    def _run(self, task: Task, survey_ref: "ray.ObjectRef[Survey]") -> tuple[Found, dict[str, bytes]]:
+    def _run(self, task: Task, models: Any, survey_ref: Any) -> tuple[Found, dict[str, bytes]]:
         board = Board()
         running = _evaluate.options(**gpu_options(self.num_gpus), name=f"evaluate {task.name}").remote(
-            task.name,
-            self.folder.anywhere,
-            self.prepared,
-            survey_ref,
-            self.request.config,
-            self.num_threads,
-            board.handle,
+            task.name, models, self.prepared, survey_ref, self.request.config, self.num_threads, board.handle
         )
         with Stages("steps") as stages:
             stages.advance(task.name, 0)
@@ -203,12 +208,18 @@ def _look_at(prepared: PreparedSet, pretrained_on: PreparedSet | None, config: E
 
 @ray.remote(num_cpus=0)
 def _evaluate(
-    name: str, run: str, prepared: PreparedSet, survey: Survey, config: EvaluateConfig, num_threads: int, board: Any
+    name: str,
+    models: _Models,
+    prepared: PreparedSet,
+    survey: Survey,
+    config: EvaluateConfig,
+    num_threads: int,
+    board: Any,
 ) -> tuple[Found, dict[str, bytes]]:
     torch.set_num_threads(num_threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     (task,) = chosen_tasks([name])
-    bench = make_bench(run, prepared, survey, config, device, BoardWriter(board))
+    bench = make_bench(models.run, models.untrained, prepared, survey, config, device, BoardWriter(board))
     section = task.section(config)
     return plain_result(task.run(bench, section)), {} if task.draw is None else task.draw(bench, section)
 

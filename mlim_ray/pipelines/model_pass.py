@@ -196,7 +196,6 @@ class _Showing:
         number = counts["number"]
         path = slice_path(self._staging, number)
         write_slice(path, [staged], self._num_buckets, self._schema)
-        # What the model made of a slice is small, and costs more to make again than to wait for.
         storage.sync(path)
         result = json.dumps(counts | {"accepted": len(staged)})
         storage.write_bytes_atomically(_result_path(self._staging, number), result.encode())

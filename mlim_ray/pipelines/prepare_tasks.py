@@ -136,7 +136,10 @@ def rejected_path(staging: str, number: int, part: int) -> str:
 
 
 def once(path: str, work: Callable[[], Result], is_whole: Callable[[Result], bool] = lambda _: True) -> str:
-    """The result at `path`; made by `work` and left there if it is not there yet, or not all that it names."""
+    """The result at `path`; made by `work` and left there if it is not there yet, or not all that it names.
+
+    Work that waits for the disk itself leaves nothing to check.
+    """
     if storage.exists(path):
         found = _read(path)
         if found is not None and is_whole(found):

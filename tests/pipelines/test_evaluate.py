@@ -18,6 +18,8 @@ from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.evaluation.overlap import survey
 from mlim_ray.evaluation.prepared_bench import make_bench
 from mlim_ray.pipelines.prepare import prepare
+from mlim_ray.training.loaded_run import load_run
+from mlim_ray.training.untrained import untrained_twin
 from tests.builders import IMAGE_SIZE, MAX_TOKENS
 from tests.data.pictures import encoded, noise
 from tests.model_folder import write_model
@@ -137,7 +139,9 @@ def test_no_evaluation_is_given_a_record_that_the_model_was_trained_on(run: Path
     mixed, own = PreparedSet.open(str(run.parent / "mixed")), PreparedSet.open(str(run.parent / "set"))
     trained = set(own.read("train", ["key"])["key"].to_pylist())
     found = survey(mixed, own)
-    bench = make_bench(str(run), mixed, found, EvaluateConfig(), torch.device("cpu"), lambda what, done, total: None)
+    loaded = load_run(str(run))
+    models = loaded, untrained_twin(str(run), loaded.model.config)
+    bench = make_bench(*models, mixed, found, EvaluateConfig(), torch.device("cpu"), lambda what, done, total: None)
     for split, examples in (("val", bench.val), ("test", bench.test)):
         keys = set(mixed.read(split, ["key"])["key"].to_pylist())
         assert keys & trained and set(examples.keys) == keys - trained
@@ -149,4 +153,4 @@ def test_no_evaluation_is_given_a_record_that_the_model_was_trained_on(run: Path
     with pytest.raises(ValueError, match="was not pre-trained on 0, expected 2 or more"):
         same = survey(own, own)
         nothing_new = type(same)(same.overlap, own.read("test", ["key_hash"])["key_hash"].to_numpy(), None)
-        make_bench(str(run), own, nothing_new, EvaluateConfig(), torch.device("cpu"), lambda *line: None)
+        make_bench(*models, own, nothing_new, EvaluateConfig(), torch.device("cpu"), lambda *line: None)
