@@ -25,9 +25,9 @@ Config = TypeVar("Config", bound=PretrainConfig)
 
 
 def parse_pretrain(
-    argv: Sequence[str] | None, build: Callable[[], PretrainConfig], description: str | None = None
-) -> RunRequest[PretrainConfig]:
-    """The request of one pre-training run.
+    argv: Sequence[str] | None, build: Callable[[], Config], description: str | None = None
+) -> RunRequest[Config]:
+    """The request of one pre-training run, or of an experiment that consists of some.
 
     Args:
         argv: the arguments after the program's name; None takes them from the running program.

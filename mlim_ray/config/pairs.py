@@ -29,8 +29,8 @@ class PairsConfig(Section):
     kept_words_ratio: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """share of each title's words that is kept, drawn by its key; none: all of them where group alone matches, and
     half where rules do, since rules that read a title would else be read off it"""
-    encodings: tuple[Encoding, ...] = ("siamese", "cross")
-    """siamese: each listing alone through the encoder; cross: both as one sequence"""
+    encoding: Literal["siamese", "cross", "both"] = "both"
+    """siamese: each listing alone through the encoder; cross: both as one sequence; both: arms of each"""
     text_only_ratio: float = ratio(0.25)
     """modality dropout: share of the listings of a step that show their title alone"""
     image_only_ratio: float = ratio(0.25)
@@ -53,7 +53,12 @@ class PairsConfig(Section):
             return self.kept_words_ratio
         return 0.5 if self.matched_by_rules else 1.0
 
-    @field_validator("match", "encodings")
+    @property
+    def encodings(self) -> tuple[Encoding, ...]:
+        """How the pairs of each arm are encoded."""
+        return ("siamese", "cross") if self.encoding == "both" else (self.encoding,)
+
+    @field_validator("match")
     @classmethod
     def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if not names or len(set(names)) < len(names):

@@ -58,10 +58,13 @@ class _Records:
     """the prepared set's, with no auto left"""
 
 
-def describe_run(request: RunRequest[PretrainConfig]) -> dict[str, object]:
-    """Print the plan of a pre-training run; gives its figures. Raises ValueError where the run would be refused."""
+def describe_run(request: RunRequest[Config], experiment: str = "pretrain") -> dict[str, object]:
+    """Print the plan of a pre-training run, or of an experiment that consists of some; gives its figures.
+
+    Raises ValueError where the run would be refused.
+    """
     with _cluster(request.address) as cluster:
-        folder, config, records, plan = _plan_run(request, cluster)
+        folder, config, records, plan = _plan_run(request, cluster, experiment)
         order = _order(config, records)
         num_steps = config.train.num_steps
         _say_plan(config, records)
@@ -93,10 +96,10 @@ def budget(search: SearchConfig) -> str:
     return f"{' + '.join(parts)} = {most:,} records at most"
 
 
-def check_run(request: RunRequest[PretrainConfig]) -> None:
+def check_run(request: RunRequest[Config], experiment: str = "pretrain") -> None:
     """Raise ValueError where a run would be refused, before anything is started; on a cluster, Ray is asked later."""
     if request.address == LOCAL:
-        _plan_run(request, this_machine())
+        _plan_run(request, this_machine(), experiment)
 
 
 def check_search(request: RunRequest[SearchRunConfig]) -> None:
@@ -106,9 +109,9 @@ def check_search(request: RunRequest[SearchRunConfig]) -> None:
 
 
 def _plan_run(
-    request: RunRequest[PretrainConfig], cluster: Cluster
-) -> tuple[RunFolder, PretrainConfig, _Records, WorkerPlan]:
-    folder, config, records = _open(request, cluster, "pretrain", auto_feed="stream")
+    request: RunRequest[Config], cluster: Cluster, experiment: str
+) -> tuple[RunFolder, Config, _Records, WorkerPlan]:
+    folder, config, records = _open(request, cluster, experiment, auto_feed="stream")
     streams = config.feed.kind == "stream"
     plan = plan_run(cluster, request.num_workers, streams=streams, min_workers=request.min_workers)
     return folder, config, records, plan
