@@ -94,7 +94,9 @@ class Command:
     @property
     def uses_runs(self) -> bool:
         """Whether it reads runs that were made before."""
-        return "--init-from" in self.words or (self.program == "mlim-ray" and self.words[1:2] == ("diff",))
+        return "--init-from" in self.words or (
+            self.program == "mlim-ray" and self.words[1:2] in (("diff",), ("compare",))
+        )
 
 
 def commands_in(text: str, page: str) -> Iterator[Command]:
