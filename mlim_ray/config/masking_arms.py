@@ -32,5 +32,5 @@ def masking_arm(name: str, own: MaskingConfig) -> MaskingConfig:
     if match[1] == "independent":
         assert ratio is not None
         return IndependentConfig(image_ratio=ratio, text_ratio=ratio)
-    heavy = {} if ratio is None else {"image_heavy_ratio": ratio, "text_heavy_ratio": ratio}
-    return (MamConfig if match[1] == "mam" else AlternatingConfig)(**heavy)
+    policy = MamConfig if match[1] == "mam" else AlternatingConfig
+    return policy() if ratio is None else policy(image_heavy_ratio=ratio, text_heavy_ratio=ratio)

@@ -34,8 +34,8 @@ class MeasuredArms:
 
     @property
     def is_constant(self) -> bool:
-        """Whether no run differs: it measures something else than what was trained."""
-        return len({value for values in self.values.values() for value in values}) == 1
+        """Whether it measures something else than what was trained, such as a baseline of a task: no run differs."""
+        return self.task not in _PROBES and len({value for values in self.values.values() for value in values}) == 1
 
     def is_better(self, arm: str) -> bool | None:
         """Whether a setting is better than the reference; None where no difference is found."""
@@ -113,7 +113,7 @@ class ArmComparison:
 
     def verdict(self) -> list[str]:
         """One sentence a figure of the probes; of a task of `mlim-ray evaluate`, those that differ."""
-        sentences = []
+        sentences: list[str] = []
         for task in dict.fromkeys(measure.task for measure in self.measures):
             measures = [one for one in self.measures if one.task == task and not one.is_constant]
             told = [one for one in measures if task in _PROBES or one.differs]

@@ -50,8 +50,8 @@ def _partner(probe: Mapping[str, Any] | None) -> Iterator[Score]:
         values = [at.get(key) for at in probe["at"]]
         if not values or None in values:
             continue
-        limits = [at.get("mlm_limit") for at in probe["at"]] if name == "MLM" else [None]
-        limit = {} if None in limits else {LIMIT: float(np.mean(limits)) / unit}
+        limits = [value for at in probe["at"] if name == "MLM" and (value := at.get("mlm_limit")) is not None]
+        limit = {LIMIT: float(np.mean(limits)) / unit} if len(limits) == len(values) else {}
         yield Score(PARTNER, name, float(np.mean(values)) / unit, False, {known: 1.0} | limit)
 
 

@@ -49,7 +49,7 @@ def test_knobs_that_differ_and_scores(runs: Path, capsys: pytest.CaptureFixture[
     ]
     rows = {(row["measured by"], row["figure"]): row for row in found["scores"]}
     mlm = rows["partner probe", "MLM (lower is better)"]
-    assert (mlm["one"], mlm["two"], mlm["slow"]) == (0.5, 0.4, None)
+    assert (mlm["one"], mlm["two"], mlm["slow"]) == (pytest.approx(0.5), pytest.approx(0.4), None)
     assert rows["linear probe", "- raw pixels"]["two"] == 0.69
     assert rows["told on my <shop>", "this encoder: accuracy (higher is better)"]["one"] is None
     assert rows["told on my <shop>", "this encoder: accuracy (higher is better)"]["two"] == 0.6
