@@ -73,8 +73,8 @@ def sections_of(runs: Sequence[ComparedRun]) -> list[Section]:
     names = names_of([run.facts.path for run in runs])
     rows = [{"run": name, "path": run.facts.path, "state": run.state} for name, run in zip(names, runs, strict=True)]
     sets = {run.facts.manifest_sha256 for run in runs}
-    same = "not all runs say which prepared set they learn from" if None in sets else _sets(len(sets))
-    sections = [_section("Runs", same, rows)]
+    same = "Not all runs say which prepared set they learn from." if None in sets else _sets(len(sets))
+    sections = [_section("Runs", "How far each of them is.", rows, same)]
     knobs = differing_knobs([run.facts for run in runs])
     for decides, heading, caption in (
         (True, "Configuration", "The knobs that are not the same in all runs and can change what is learned."),
@@ -117,8 +117,8 @@ def render_runs_page(runs: Sequence[ComparedRun], sections: Sequence[Section]) -
     )
 
 
-def _section(heading: str, caption: str, rows: Sequence[Mapping[str, Any]]) -> Section:
-    return Section(heading, {"tables": [{"title": "", "caption": caption, "rows": rows}], "verdict": []})
+def _section(heading: str, caption: str, rows: Sequence[Mapping[str, Any]], *verdict: str) -> Section:
+    return Section(heading, {"tables": [{"title": "", "caption": caption, "rows": rows}], "verdict": verdict})
 
 
 def _sets(number: int) -> str:
