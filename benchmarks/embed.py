@@ -201,9 +201,11 @@ def _pipeline(given: argparse.Namespace, source: str) -> Figures:
             marks: list[tuple[float, int]] = []
             used = cpu_seconds(os.getpid())
             started = time.perf_counter()
-            manifest = embed(
-                job, cluster, lambda _, done, total, at=marks: at.append((time.perf_counter(), done)), config
-            )
+
+            def mark(_: str, done: int, total: int, marks: list[tuple[float, int]] = marks) -> None:
+                marks.append((time.perf_counter(), done))
+
+            manifest = embed(job, cluster, mark, config)
             ended = time.perf_counter()
             used = cpu_seconds(os.getpid()) - used
             shutil.rmtree(out)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +21,7 @@ import pytest
 from mlim_ray.config import PretrainConfig
 from mlim_ray.config.files import best_text
 from mlim_ray.data.prepared import PreparedSet
+from mlim_ray.data.synthetic import generate
 from mlim_ray.training.build import build_model
 from mlim_ray.training.export import export_model
 from mlim_ray.training.resolve import resolve_size
@@ -44,11 +46,19 @@ STAND_INS = {
     "s3://shop/sets/catalogue": GENERATED,
     "s3://shop/runs/first": "runs/first",
     "s3://my-bucket/shards/": "shards/",
+    "s3://shop/embeddings": "embeddings",
 }
 """What a page names and a clone has not: a reader's own records, and what an earlier command on the page wrote."""
 SET_STAND_INS = {"my_catalogue/": "grown", "prepared/": "set"}
 """For commands that go on with a set: its source, grown, and the set itself."""
 NUM_ITEMS = 24
+
+SMALL_BUDGETS = [
+    *("--partner.num-records", "32", "--pictures.num-records", "2", "--retrieval.num-records", "20"),
+    *("--classification.fine-tune.num-epochs", "0.2", "--retrieval.contrastive.num-epochs", "0.2"),
+    *("--pairs.fine-tune.num-epochs", "0.2", "--pairs.num-seeds", "2", "--pairs.num-train-positives", "20"),
+]
+"""What every evaluation of a page is run with, beside its own flags."""
 
 NOT_RUN = {
     ("git", "clone"): "needs the network",
@@ -94,9 +104,17 @@ class Command:
     @property
     def uses_runs(self) -> bool:
         """Whether it reads runs that were made before."""
-        return "--init-from" in self.words or (
-            self.program == "mlim-ray" and self.words[1:2] in (("diff",), ("compare",))
-        )
+        asks = self.asks_model or (self.program == "mlim-ray" and self.words[1:2] in (("diff",), ("compare",)))
+        return asks or "--init-from" in self.words
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether it shows records to a model on Ray."""
+        return self.program == "mlim-ray" and self.words[1:2] in (("evaluate",), ("embed",), ("fill",))
+
+    @property
+    def needs_ray(self) -> bool:
+        return self.is_prepare or self.uses_set or self.asks_model
 
 
 def commands_in(text: str, page: str) -> Iterator[Command]:
@@ -117,9 +135,7 @@ def commands_in(text: str, page: str) -> Iterator[Command]:
 
 COMMANDS = [command for page in PAGES if page.exists() for command in commands_in(page.read_text(), page.name)]
 PARAMETERS = [
-    pytest.param(
-        command, id=str(command), marks=[pytest.mark.cluster] if command.is_prepare or command.uses_set else []
-    )
+    pytest.param(command, id=str(command), marks=[pytest.mark.cluster] if command.needs_ray else [])
     for command in COMMANDS
 ]
 
@@ -147,6 +163,7 @@ def run(command: Command) -> None:
     elif command.program == "mlim-ray":
         # What prepare writes to is not there yet, whatever stands in for it when it is read.
         words = [*words[:2], "out", *words[3:]] if command.is_prepare else words
+        words += SMALL_BUDGETS if words[0] == "evaluate" else []
         json_flag = [] if words[0] == "verify" else ["--json"]
         output = shell([sys.executable, "-m", "mlim_ray.command_line.main", *words, *json_flag], Path.cwd())
         if words[0] == "inspect":
@@ -183,6 +200,13 @@ def readers_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         FORMS[form][0](tmp_path / folder, items)
 
 
+def write_catalogue(path: Path) -> None:
+    """Records with an attribute that some of them lack."""
+    table = generate(0, 300, num_records=300)
+    colours = [None if i % 10 == 0 else colour for i, colour in enumerate(table["colour"].to_pylist())]
+    pq.write_table(table.drop(["colour"]).append_column("base_colour", pa.array(colours)), path)
+
+
 @pytest.fixture(scope="module")
 def a_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A set with a rejected picture that was kept, its source with one more file, and a repaired row."""
@@ -213,6 +237,8 @@ def some_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_command_of_the_pages_runs(command: Command, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if command.uses_set:
         shutil.copytree(request.getfixturevalue("a_set"), tmp_path, dirs_exist_ok=True)
+    if command.asks_model:
+        write_catalogue(tmp_path / "catalogue.parquet")
     if command.uses_runs:
         shutil.copytree(request.getfixturevalue("some_runs"), tmp_path / "runs")
     run(command)
@@ -239,6 +265,9 @@ def test_a_snippet_of_the_pages_runs(snippet: str, tmp_path: Path, some_runs: Pa
     shutil.copytree(some_runs, tmp_path / "runs")
     for name in ("shoe.jpg", "shirt.jpg"):
         noise().save(tmp_path / name)
+    (tmp_path / "embeddings" / "parts").mkdir(parents=True)
+    joint = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(12, np.float16)), 4)
+    pq.write_table(pa.table({"joint": joint}), tmp_path / "embeddings" / "parts" / "part-00000.parquet")
     shell([sys.executable, "-c", snippet], tmp_path)
 
 

@@ -52,7 +52,8 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     chosen_tasks(config.tasks)
     check_writable(parsed.model_run)
 
-    from mlim_ray.pipelines.evaluate import RESULTS, EvaluateRequest, evaluate_run
+    from mlim_ray.pipelines.evaluate import EvaluateRequest, evaluate_run
+    from mlim_ray.pipelines.evaluation_results import RESULTS
 
     request = EvaluateRequest(parsed.model_run, parsed.on, config, address, not parsed.no_dashboard)
     found = evaluate_run(request, run)

@@ -1,7 +1,6 @@
 """What `mlim-ray embed` and `mlim-ray fill` share: flags, a Ray with progress, and the account at the end."""
 
 import argparse
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +70,6 @@ def manifest_of(
     if present is not None:
         return present, True
     check_writable(parsed.out)
-    # For each actor that it starts Ray would tell what to do if the driver ended, in a line that reads like an error.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
     from mlim_ray.pipelines.cluster import connect
     from mlim_ray.pipelines.result_job import check_places

@@ -30,5 +30,6 @@ class EvaluateConfig(Section):
     classification: ClassifyConfig = Field(default_factory=ClassifyConfig)
     retrieval: RetrieveConfig = Field(default_factory=RetrieveConfig)
     pairs: PairsConfig = Field(default_factory=PairsConfig)
-    fill: FillConfig = Field(default_factory=FillConfig)
+    # A few minutes for all tasks on two cores, with a few attributes.
+    fill: FillConfig = Field(default_factory=lambda: FillConfig(num_train=4_000))
     pictures: PicturesConfig = Field(default_factory=PicturesConfig)

@@ -22,7 +22,7 @@ class ModelConfig(Section):
     model; schedule and data are new, size and vocabulary must be the same"""
     dropout_ratio: float = Field(0.0, ge=0.0, lt=1.0)
     """dropout in the encoder; 0 keeps a run the same for any number of workers (our choice for pre-training)"""
-    licence: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9 .+-]*$", max_length=100)
+    licence: str | None = None
     """licence of the exported weights, as their card says it (apache-2.0, cc-by-nc-4.0, other); not decided: the card
     says unknown"""
 

@@ -2,13 +2,17 @@
 
 A bucket is a range of key hashes, so buckets in order hold all records in the order of their key hashes, and all
 records of one key are in one bucket: no table of keys is ever needed. A slice's file begins with the places of its
-cells, one a bucket, so that a bucket is read with two small reads from each slice.
+cells, one a bucket, so that a bucket is read with two small reads from each slice. A cell is a record batch without
+pictures, and then the pictures: nearly all of the bytes, they are put in order as they are written and read.
+
+None of it is synced to the disk: what a power cut has damaged is made again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -38,6 +42,8 @@ SCHEMA = pa.schema(
     ]
 )
 """`slice` and `row` give the order of the source."""
+_NUM_BYTES = pa.field("num_bytes", pa.int64())
+_IMAGE = "image"
 _OFFSET = np.dtype("<u8")
 _REMOTE_THREADS = 16
 
@@ -55,20 +61,30 @@ def bucket_range(bucket: int, num_buckets: int) -> tuple[int, int]:
     return bucket * _width(num_buckets), (bucket + 1) * _width(num_buckets)
 
 
-def write_slice(path: str, batches: Sequence[pa.Table], num_buckets: int, schema: pa.Schema = SCHEMA) -> None:
-    """Write the records of a slice, given as tables of `schema`, as one file at `path`."""
+def write_slice(path: str, batches: Sequence[pa.Table], num_buckets: int, schema: pa.Schema = SCHEMA) -> int:
+    """Write the records of a slice, given as tables of `schema`, as one file at `path`; gives its CRC-32.
+
+    The column `image` is optional, and the only one of pictures.
+    """
     table = pa.concat_tables(batches) if batches else schema.empty_table()
     buckets = bucket_of(table["key_hash"].to_numpy(), num_buckets)
     order = np.argsort(buckets, kind="stable")
     edges = np.searchsorted(buckets[order], np.arange(num_buckets + 1))
-    # One gather; cells are views of it.
-    ordered = table.take(order).combine_chunks()
-    cells = [
-        ordered.slice(start, stop - start).to_batches()[0].serialize() if stop > start else b""
-        for start, stop in pairwise(edges.tolist())
-    ]
-    offsets = np.cumsum([(num_buckets + 1) * _OFFSET.itemsize, *map(len, cells)]).astype(_OFFSET)
-    storage.write_bytes_atomically(path, b"".join([offsets.tobytes(), *cells]))
+    pictures: list[memoryview] = []
+    if _IMAGE in schema.names:
+        lengths = pc.binary_length(table[_IMAGE]).cast(_NUM_BYTES.type)
+        found = [memoryview(image.as_buffer()) for image in table[_IMAGE]]
+        pictures = [found[place] for place in order.tolist()]
+        table = table.set_column(schema.get_field_index(_IMAGE), _NUM_BYTES, lengths)
+    rows = table.take(order).combine_chunks()
+    sizes: list[int] = []
+    parts: list[bytes | memoryview] = []
+    for start, stop in pairwise(edges.tolist()):
+        cell = memoryview(rows.slice(start, stop - start).to_batches()[0].serialize() if stop > start else b"")
+        parts += [cell, *pictures[start:stop]]
+        sizes += [len(cell), sum(map(len, pictures[start:stop]))]
+    offsets = np.cumsum([(2 * num_buckets + 1) * _OFFSET.itemsize, *sizes]).astype(_OFFSET)
+    return storage.write_unsynced(path, [offsets.tobytes(), *parts])
 
 
 def to_table(records: Sequence[AcceptedRecord], number: int) -> pa.Table:
@@ -92,17 +108,22 @@ def read_bucket(paths: Sequence[str], bucket: int, schema: pa.Schema = SCHEMA) -
             cells = list(pool.map(lambda path: _read_cell(path, bucket, schema), paths))
     else:
         cells = [_read_cell(path, bucket, schema) for path in paths]
-    table = pa.Table.from_batches([cell for cell in cells if cell is not None], schema).combine_chunks()
-    order = [("key_hash", "ascending"), ("key", "ascending"), ("slice", "ascending"), ("row", "ascending")]
-    return table.take(pc.sort_indices(table, order))
+    found = [cell for cell in cells if cell is not None]
+    rows = pa.Table.from_batches([cell.rows for cell in found], _cell_schema(schema))
+    order = pc.sort_indices(rows, [(name, "ascending") for name in ("key_hash", "key", "slice", "row")])
+    if _IMAGE not in schema.names:
+        return rows.take(order).combine_chunks()
+    pictures = [picture for cell in found for picture in cell.pictures]
+    images = pa.array([pictures[place] for place in order.to_pylist()], schema.field(_IMAGE).type)
+    return rows.take(order).set_column(schema.get_field_index(_IMAGE), schema.field(_IMAGE), images)
 
 
-def write_rows(path: str, rows: pa.Table) -> None:
-    """Write finished rows that wait for others at `path`."""
+def write_rows(path: str, rows: pa.Table) -> int:
+    """Write finished rows that wait for others at `path`; gives the CRC-32."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as stream:
         stream.write_table(rows)
-    storage.write_bytes_atomically(path, memoryview(sink.getvalue()))
+    return storage.write_unsynced(path, [memoryview(sink.getvalue())])
 
 
 def read_rows(path: str) -> pa.Table:
@@ -122,9 +143,29 @@ def first_of_key(table: pa.Table) -> NDArray[np.bool_]:
     return np.concatenate([[True], ~same])
 
 
-def _read_cell(path: str, bucket: int, schema: pa.Schema) -> pa.RecordBatch | None:
-    start, stop = np.frombuffer(_read(path, bucket * _OFFSET.itemsize, 2 * _OFFSET.itemsize), _OFFSET).tolist()
-    return None if start == stop else pa.ipc.read_record_batch(pa.py_buffer(_read(path, start, stop - start)), schema)
+@dataclass(frozen=True)
+class _Cell:
+    rows: pa.RecordBatch
+    pictures: list[memoryview]
+
+
+def _read_cell(path: str, bucket: int, schema: pa.Schema) -> _Cell | None:
+    places = np.frombuffer(_read(path, 2 * bucket * _OFFSET.itemsize, 3 * _OFFSET.itemsize), _OFFSET)
+    start, first_picture, stop = places.tolist()
+    if start == stop:
+        return None
+    content = memoryview(_read(path, start, stop - start))
+    rows = pa.ipc.read_record_batch(pa.py_buffer(content[: first_picture - start]), _cell_schema(schema))
+    if _IMAGE not in schema.names:
+        return _Cell(rows, [])
+    lengths = rows.column(schema.get_field_index(_IMAGE)).to_pylist()
+    ends = np.cumsum([first_picture - start, *lengths]).tolist()
+    return _Cell(rows, [content[begin:end] for begin, end in pairwise(ends)])
+
+
+def _cell_schema(schema: pa.Schema) -> pa.Schema:
+    """Of a cell's rows: the length of each picture stands in its place."""
+    return schema.set(schema.get_field_index(_IMAGE), _NUM_BYTES) if _IMAGE in schema.names else schema
 
 
 def _read(path: str, start: int, length: int) -> bytes:

@@ -12,9 +12,9 @@ import hashlib
 import os
 import posixpath
 import shutil
-import stat
 import uuid
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
@@ -115,22 +115,32 @@ def write_bytes_atomically(path: str, data: bytes | memoryview) -> None:
     """Write `path` so that readers see the old content or the new, never a part; makes missing folders."""
     if is_remote(path):
         _s3().write(path, data)
-        return
-    with _explained("write", path):
-        folder = os.path.dirname(path) or "."
-        os.makedirs(folder, exist_ok=True)
-        temporary = os.path.join(folder, f".{os.path.basename(path)}.{uuid.uuid4().hex}.tmp")
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            if os.path.exists(temporary):
-                os.remove(temporary)
-            raise
-        _sync_folder(folder)
+    else:
+        _write_local(path, [data], is_synced=True)
+
+
+def write_unsynced(path: str, parts: Sequence[bytes | memoryview]) -> int:
+    """Write `parts`, one after the other, without waiting for the disk; gives the CRC-32 of them all.
+
+    To readers, and to whoever goes on after a kill, it is as `write_bytes_atomically`. After a power cut, though, the
+    file may be shorter than it was, or hold zeros, unless `sync` has been called.
+    """
+    if is_remote(path):
+        _s3().write(path, parts[0] if len(parts) == 1 else b"".join(parts))
+    else:
+        _write_local(path, parts, is_synced=False)
+    checksum = 0
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    return checksum
+
+
+def sync(path: str) -> None:
+    """Wait until the file `path` and its name are on the disk; what is in S3 is safe already."""
+    if not is_remote(path):
+        with _explained("write", path):
+            _sync(path)
+            _sync(os.path.dirname(path) or ".")
 
 
 def exists(path: str) -> bool:
@@ -314,12 +324,31 @@ def _names_s3(folder: str) -> set[str]:
     return names - {""}
 
 
-def _sync_folder(folder: str) -> None:
-    # Without this a renamed file may be gone after a power cut.
-    descriptor = os.open(folder, os.O_RDONLY)
+def _write_local(path: str, parts: Sequence[bytes | memoryview], *, is_synced: bool) -> None:
+    with _explained("write", path):
+        folder = os.path.dirname(path) or "."
+        os.makedirs(folder, exist_ok=True)
+        temporary = os.path.join(folder, f".{os.path.basename(path)}.{uuid.uuid4().hex}.tmp")
+        try:
+            with open(temporary, "wb") as file:
+                file.writelines(parts)
+                if is_synced:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            if os.path.exists(temporary):
+                os.remove(temporary)
+            raise
+        if is_synced:
+            # Without this a renamed file may be gone after a power cut.
+            _sync(folder)
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            os.fsync(descriptor)
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

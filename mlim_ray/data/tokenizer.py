@@ -132,8 +132,8 @@ def train_tokenizer(words: Counter[str], vocabulary_size: int) -> TextTokenizer:
         limit_alphabet=0,
     )
     learner = Tokenizer(models.WordPiece(unk_token=UNK))
-    learner.normalizer = _NORMALISER
-    learner.pre_tokenizer = _SPLITTER
+    # Words are normalised and hold no space.
+    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     learner.train_from_iterator(_repeated(words), trainer)
     return TextTokenizer(_wordpiece(learner.get_vocab(with_added_tokens=False)))
 

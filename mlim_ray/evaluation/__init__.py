@@ -1,1 +1,1 @@
-"""What a pre-trained model is worth: partner probe, linear probe, reconstruction pictures."""
+"""What a pre-trained model is worth: the probes of every run, and the tasks that `tasks` lists."""

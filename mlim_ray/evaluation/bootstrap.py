@@ -29,6 +29,33 @@ def bootstrap(
     return Estimate(float(statistic(np.arange(num_examples))), float(low), float(high))
 
 
+def bootstrap_within(
+    statistic: Callable[[NDArray[np.int64]], float],
+    strata: NDArray[np.int64],
+    *,
+    seed: int = 0,
+    num_draws: int = NUM_DRAWS,
+) -> Estimate:
+    """As `bootstrap`, each stratum resampled by itself, so that none grows, shrinks or goes missing.
+
+    For means over strata, which draws of all examples would bias: rare strata would be absent from many of them.
+
+    Args:
+        statistic: of the examples with these indices, which may repeat.
+        strata: the stratum of each example.
+        seed: of the draws.
+        num_draws: how often the examples are drawn anew.
+    """
+    rng = np.random.default_rng(seed)
+    order = np.argsort(strata, kind="stable")
+    _, first, counts = np.unique(strata[order], return_index=True, return_counts=True)
+    start, size = np.repeat(first, counts), np.repeat(counts, counts)
+    values = [statistic(order[start + (rng.random(len(order)) * size).astype(np.int64)]) for _ in range(num_draws)]
+    tails = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(values, [tails, 100 - tails])
+    return Estimate(float(statistic(np.arange(len(order)))), float(low), float(high))
+
+
 def bootstrap_mean(values: NDArray[np.float64], *, seed: int = 0, num_draws: int = NUM_DRAWS) -> Estimate:
     """The mean of values with its interval, as `bootstrap` gives it, sooner."""
     rng = np.random.default_rng(seed)

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from mlim_ray.config.classify import ClassifyConfig
 from mlim_ray.data.records import Records
 from mlim_ray.evaluation.bench import Bench
-from mlim_ray.evaluation.bootstrap import bootstrap
+from mlim_ray.evaluation.bootstrap import bootstrap_mean, bootstrap_within
 from mlim_ray.evaluation.classification_result import (
     BAG,
     FINE_TUNED,
@@ -56,6 +56,8 @@ class _Told(NamedTuple):
     """what was chosen on val"""
     val_accuracy: float | None = None
     """with it"""
+    classifier: Any = None
+    """as it was fitted on training records"""
 
 
 _Key = tuple[str, Shown, str]
@@ -71,7 +73,8 @@ def classify(bench: Bench, config: ClassifyConfig) -> ClassificationResult:
         ValueError: there is no such column, or fewer than two labels in training, or a split without any.
     """
     splits = labelled_splits(bench, config.column, config.num_train, config.num_val, config.num_test)
-    told = _frozen(bench, splits) | _fine_tuned(bench, splits, config)
+    told = _frozen(bench, splits)
+    told |= _fine_tuned(bench, splits, config, told)
     true_R = splits.test.label_R
     rows = [_row(key, said, true_R, bench.seed) for key, said in told.items()]
     commonest = np.bincount(splits.train.label_R).argmax()
@@ -156,10 +159,13 @@ def _best_on_val(
         for name, classifier in candidates.items():
             scores[name] = classifier.fit(train_RD, train_labels).score(val_RD, val_labels)
     chosen = max(scores, key=lambda name: scores[name])
-    return _Told(candidates[chosen].predict(test_RD), chosen, scores[chosen])
+    return _Told(candidates[chosen].predict(test_RD), chosen, scores[chosen], candidates[chosen])
 
 
-def _fine_tuned(bench: Bench, splits: LabelledSplits, config: ClassifyConfig) -> dict[_Key, _Told]:
+def _fine_tuned(
+    bench: Bench, splits: LabelledSplits, config: ClassifyConfig, frozen: dict[_Key, _Told]
+) -> dict[_Key, _Told]:
+    """The whole encoder trained on the labels, each from where its linear probe ended."""
     told: dict[_Key, _Told] = {}
     for source, model in ((UNTRAINED, bench.untrained), (PRE_TRAINED, bench.model)):
         for shown in SHOWN:
@@ -168,7 +174,7 @@ def _fine_tuned(bench: Bench, splits: LabelledSplits, config: ClassifyConfig) ->
                 splits.train,
                 splits.test.records,
                 shown,
-                splits.num_labels,
+                frozen[source, shown, LINEAR].classifier,
                 config.fine_tune,
                 bench.seed,
                 bench.on_progress,
@@ -186,8 +192,8 @@ def _row(key: _Key, said: _Told, true_R: NDArray[np.int64], seed: int) -> Classi
         source,
         None if source == MAJORITY else shown,
         way,
-        bootstrap(lambda index: float(is_right_R[index].mean()), len(true_R), seed=seed),
-        bootstrap(lambda index: macro_f1(true_R[index], predicted_R[index]), len(true_R), seed=seed),
+        bootstrap_mean(is_right_R, seed=seed),
+        bootstrap_within(lambda index: macro_f1(true_R[index], predicted_R[index]), true_R, seed=seed),
         said.chosen,
     )
 

@@ -41,6 +41,7 @@ from mlim_ray.evaluation.fill_result import (
 )
 from mlim_ray.evaluation.filling_features import colour_histogram
 from mlim_ray.evaluation.hidden_words import pieces_in, without_words, words_of
+from mlim_ray.evaluation.intervals import Estimate
 from mlim_ray.evaluation.macro_f1 import macro_f1
 from mlim_ray.evaluation.showing import SHOWN, Shown
 from mlim_ray.model import MlimModel
@@ -48,6 +49,7 @@ from mlim_ray.model import MlimModel
 _WITH_COLOURS: tuple[tuple[Shown, tuple[Shown, ...]], ...] = (("image", ("image",)), ("both", SHOWN))
 """what is shown, and which states stand beside the colours"""
 
+_UNTRAINED_OF = {PRE_TRAINED: UNTRAINED, COLOURS: UNTRAINED_COLOURS}
 _NUM_WAYS = 14
 
 
@@ -114,7 +116,10 @@ def _fill_one(bench: Bench, config: FillConfig, name: str) -> AttributeFilling |
         told[way, shown] = _Told(head.logits(test_RX), head.temperature)
     bench.on_progress(f"fill {name}", _NUM_WAYS, _NUM_WAYS)
     histogram = told[HISTOGRAM, "image"]
-    rows = [_row(*key, each, histogram, true_R, bench.seed) for key, each in told.items()]
+    rows = [
+        _row(way, shown, each, histogram, told.get((_UNTRAINED_OF.get(way, ""), shown)), true_R, bench.seed)
+        for (way, shown), each in told.items()
+    ]
     return AttributeFilling(
         attribute=name,
         num_values=len(candidates),
@@ -134,6 +139,10 @@ class _Told(NamedTuple):
     temperature: float | None
     """None where there is no confidence to speak of"""
 
+    def right(self, true_R: NDArray[np.int64]) -> Floats:
+        """1 where it is right, else 0."""
+        return (self.logits_RK.argmax(1) == true_R).astype(np.float64)
+
 
 def _majority(class_R: NDArray[np.int64], num_records: int) -> _Told:
     counts_K = np.bincount(class_R).astype(np.float64)
@@ -141,12 +150,21 @@ def _majority(class_R: NDArray[np.int64], num_records: int) -> _Told:
 
 
 def _row(
-    way: str, shown: Shown | None, told: _Told, histogram: _Told, true_R: NDArray[np.int64], seed: int
+    way: str,
+    shown: Shown | None,
+    told: _Told,
+    histogram: _Told,
+    untrained: _Told | None,
+    true_R: NDArray[np.int64],
+    seed: int,
 ) -> FilledWay:
     logits_RK, temperature = told
     told_R = logits_RK.argmax(1)
-    right_R = (told_R == true_R).astype(np.float64)
-    of_histogram_R = (histogram.logits_RK.argmax(1) == true_R).astype(np.float64)
+    right_R = told.right(true_R)
+
+    def above(other: _Told | None) -> Estimate | None:
+        return None if other is None or other is told else bootstrap_mean(right_R - other.right(true_R), seed=seed)
+
     # Values that training does not have count as one more, which nothing tells.
     label_R = np.where(true_R < 0, logits_RK.shape[1], true_R)
 
@@ -161,7 +179,8 @@ def _row(
         shown=shown,
         accuracy=bootstrap_mean(right_R, seed=seed),
         macro_f1=bootstrap(f1_of, len(true_R), seed=seed),
-        above_histogram=None if way == HISTOGRAM else bootstrap_mean(right_R - of_histogram_R, seed=seed),
+        above_histogram=above(histogram),
+        above_untrained=above(untrained),
         temperature=temperature,
         ece_before=None if temperature is None else error_at(1.0),
         ece=None if temperature is None else error_at(temperature),

@@ -30,6 +30,8 @@ class FilledWay:
     macro_f1: Estimate
     above_histogram: Estimate | None
     """accuracy less that of the colour histogram, on the same records"""
+    above_untrained: Estimate | None
+    """accuracy less that of the same with an untrained encoder; None where no encoder was pre-trained"""
     temperature: float | None
     """chosen on val"""
     ece_before: float | None
@@ -80,6 +82,7 @@ class FillResult:
                         "accuracy": each.accuracy,
                         "macro F1": each.macro_f1,
                         "above colour histogram": each.above_histogram,
+                        "above untrained": each.above_untrained,
                         "ECE before": each.ece_before,
                         "ECE": each.ece,
                     }
@@ -90,22 +93,32 @@ class FillResult:
         ]
 
     def verdict(self) -> list[str]:
-        """Each attribute against the colour histogram, in each of our ways; then what was passed over."""
+        """Each attribute against the colour histogram and an untrained encoder; then what was passed over."""
         sentences = []
         for found in self.attributes:
             for way in _OURS:
                 for each in found.ways:
-                    if each.way == way and each.shown in ("both", "image") and each.above_histogram is not None:
-                        sentences.append(_sentence(found.attribute, each, each.above_histogram))
+                    if each.way == way and each.shown in ("both", "image"):
+                        sentences += _sentences(found.attribute, each)
         return [*sentences, *self.passed_over]
 
 
-def _sentence(attribute: str, each: FilledWay, difference: Estimate) -> str:
+def _sentences(attribute: str, each: FilledWay) -> list[str]:
     told = "picture and rest of the text" if each.shown == "both" else "picture alone"
-    how = (
-        "better than" if difference.low > 0.0 else "worse than" if difference.high < 0.0 else "no better or worse than"
-    )
-    return (
-        f"{attribute} is filled {how} by the colour histogram by the {each.way}, from {told}: "
-        f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}] in accuracy"
-    )
+    return [
+        f"{attribute}, {told}: the {each.way} {_compared(difference, other)}"
+        for difference, other in (
+            (each.above_histogram, "the colour histogram"),
+            (each.above_untrained, "the same with an untrained encoder"),
+        )
+        if difference is not None
+    ]
+
+
+def _compared(difference: Estimate, other: str) -> str:
+    interval = f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}] in accuracy"
+    if difference.low > 0.0:
+        return f"fills better than {other}: {interval}"
+    if difference.high < 0.0:
+        return f"fills worse than {other}: {interval}"
+    return f"against {other}: no difference found, {interval}"

@@ -43,6 +43,8 @@ def fine_tune(
         weight_decay=config.weight_decay,
         warmup_ratio=config.warmup_ratio,
     )
+    # A model that was loaded to be asked is frozen, and so is a copy of it.
+    module.requires_grad_(True)
     optimiser = make_optimiser(module, schedule)
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)

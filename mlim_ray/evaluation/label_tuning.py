@@ -1,6 +1,9 @@
-"""Fine-tuning of a copy of the whole encoder on labels.
+"""Fine-tuning of a copy of the whole encoder on labels, from where its linear probe ended.
 
-Legend: B records, L labels.
+A head that starts anew moves the encoder before it knows where to, and a few epochs end below the probe; one that
+starts as the probe ends above it (Kumar and others 2022, "Fine-tuning can distort pretrained features").
+
+Legend: B records, L labels, D width.
 """
 
 import copy
@@ -9,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
 from mlim_ray.config.fine_tune import FineTuneConfig
@@ -24,18 +28,33 @@ _TOGETHER = 256
 
 
 class Labeller(nn.Module):
-    """A linear head on the pooled state. It starts at zero, all labels equally likely, so that nothing is drawn."""
+    """A linear head on standardised pooled states: at first, exactly a fitted linear probe of the encoder."""
 
-    def __init__(self, model: MlimModel, num_labels: int) -> None:
+    mean_D: Tensor
+    std_D: Tensor
+
+    def __init__(self, model: MlimModel, probe: Pipeline) -> None:
         super().__init__()
         self.encoder = copy.deepcopy(model)
-        self.head = nn.Linear(model.config.hidden_size, num_labels, device=model.device)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        scaler, regression = probe[0], probe[-1]
+        weight_LD, bias_L = regression.coef_, regression.intercept_
+        if len(weight_LD) == 1:
+            # Of two labels scikit-learn keeps the difference of the logits.
+            weight_LD, bias_L = np.vstack([-weight_LD, weight_LD]) / 2, np.concatenate([-bias_L, bias_L]) / 2
+
+        def tensor(values: NDArray[np.floating]) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(values)).float().to(model.device)
+
+        self.register_buffer("mean_D", tensor(scaler.mean_))
+        self.register_buffer("std_D", tensor(scaler.scale_))
+        self.head = nn.Linear(weight_LD.shape[1], weight_LD.shape[0], device=model.device)
+        self.head.weight.data.copy_(tensor(weight_LD))
+        self.head.bias.data.copy_(tensor(bias_L))
 
     def forward(self, records: Records, shown: Shown) -> Tensor:
         """Logits [B, L]."""
-        out: Tensor = self.head(encode_pooled(self.encoder, records, shown))
+        states_BD = encode_pooled(self.encoder, records, shown)
+        out: Tensor = self.head((states_BD - self.mean_D) / self.std_D)
         return out
 
 
@@ -44,14 +63,17 @@ def tuned_predictions(
     train: Labelled,
     records: Records,
     shown: Shown,
-    num_labels: int,
+    probe: Pipeline,
     config: FineTuneConfig,
     seed: int,
     on_progress: OnProgress,
     name: str,
 ) -> NDArray[np.int64]:
-    """Labels that a copy of the model, trained on the labels, gives these records."""
-    labeller = Labeller(model, num_labels)
+    """Labels that a copy of the model, trained on the labels, gives these records.
+
+    `probe` is a `linear_classifier` fitted on `pooled_features` of the training records, its labels 0, 1, ...
+    """
+    labeller = Labeller(model, probe)
 
     def loss_of(index: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
         logits_BL = labeller(train.records.take(index), shown)

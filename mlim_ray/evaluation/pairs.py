@@ -84,12 +84,14 @@ class PairsResult:
             for name, figures in self.baselines.items()
         ]
         words = "" if facts.kept_words_ratio == 1.0 else f", {facts.kept_words_ratio:.0%} of each title's words kept"
+        num_close = facts.num_closeness_attributes
+        close = f" and share most of {num_close} attributes" if num_close else ""
         caption = (
             f"PR AUC (average precision) on {facts.num_test_pairs:,} test pairs of {facts.num_test_products:,} "
             f"products, {facts.num_test_positives:,} of them of one product by {', '.join(facts.match)} "
             f"({facts.balance:.1%}, what chance reaches); fine-tuned on {facts.num_train_pairs:,} pairs of "
-            f"{facts.num_train_products:,} other products{words}. Negatives have the same label and share most of "
-            f"{facts.num_closeness_attributes} attributes. {facts.num_products_in_both} products in both splits; "
+            f"{facts.num_train_products:,} other products{words}. Negatives have the same label{close}. "
+            f"{facts.num_products_in_both} products in both splits; "
             f"{facts.num_left_out:,} records left out. Intervals over products."
         )
         tables = [ResultTable("Closely-matching pairs", caption, rows)]
@@ -144,8 +146,8 @@ def pairs(bench: Bench, config: PairsConfig) -> PairsResult:
 
             runs[arm].append(run_arm(task, starts[arm.start], arm, config, bench.seed + seed, advance))
             num_done += 1
-    references = {**frozen_baselines(task, bench.model, "frozen encoder")}
-    return summarise(task, runs, references | references_of(task, bench.untrained))
+    references = frozen_baselines(task, bench.model, "frozen encoder") | references_of(task, bench.untrained)
+    return summarise(task, runs, references)
 
 
 def arms_of(starts: Mapping[str, object], config: PairsConfig) -> list[Arm]:
@@ -204,9 +206,12 @@ def summarise(task: PairTask, runs: Mapping[Arm, list[Scores]], references: Mapp
 
 def _figures(task: PairTask, arm: Arm, runs: list[Scores]) -> ArmFigures:
     is_same_P = task.test.pairs.is_same_P
-    of_seeds = {shown: [float(average_precision_score(is_same_P, run[shown])) for run in runs] for shown in SHOWN}
-    average = {shown: _over_products(task, [run[shown] for run in runs]) for shown in SHOWN}
-    return ArmFigures(arm, {str(shown): values for shown, values in of_seeds.items()}, {**average})
+    of_seeds: dict[str, list[float]] = {}
+    average: dict[str, Estimate] = {}
+    for shown in SHOWN:
+        of_seeds[shown] = [float(average_precision_score(is_same_P, run[shown])) for run in runs]
+        average[shown] = _over_products(task, [run[shown] for run in runs])
+    return ArmFigures(arm, of_seeds, average)
 
 
 def _over_products(task: PairTask, scores: list[NDArray[np.float64]]) -> Estimate:

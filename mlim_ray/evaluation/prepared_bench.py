@@ -9,22 +9,24 @@ from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.evaluation.bench import Bench, OnProgress
 from mlim_ray.evaluation.examples import Examples, load_examples
 from mlim_ray.evaluation.overlap import Survey
-from mlim_ray.training.loaded_run import load_run
-from mlim_ray.training.untrained import untrained_twin
+from mlim_ray.model import MlimModel
+from mlim_ray.training.loaded_run import LoadedRun
 
 
 def make_bench(
-    run: str,
+    run: LoadedRun,
+    untrained: MlimModel,
     prepared: PreparedSet,
     survey: Survey,
     config: EvaluateConfig,
     device: torch.device,
     on_progress: OnProgress,
 ) -> Bench:
-    """The model of the run in the folder `run` over what it was not pre-trained on.
+    """The model of a run over what it was not pre-trained on.
 
     Args:
-        run: as `load_run` takes it.
+        run: the run.
+        untrained: its model before any step.
         prepared: the set; its texts were split with the run's vocabulary.
         survey: of this set.
         config: says how many records of each split there may be.
@@ -32,14 +34,13 @@ def make_bench(
         on_progress: told by the tasks how far they are.
 
     Raises:
-        ValueError: the run cannot be read, or a held-out split has fewer than two records that it did not learn from.
+        ValueError: a held-out split has fewer than two records that it did not learn from.
     """
-    loaded = load_run(run)
     test = _held_out(prepared, survey, "test", config.num_test)
     return Bench(
-        loaded.model.to(device),
-        untrained_twin(run, loaded.model.config).to(device),
-        loaded.tokenizer,
+        run.model.to(device),
+        untrained.to(device),
+        run.tokenizer,
         load_examples(prepared, "train", config.num_train),
         _held_out(prepared, survey, "val", config.num_val),
         test,

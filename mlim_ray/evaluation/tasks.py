@@ -11,7 +11,7 @@ from mlim_ray.config.pictures import PicturesConfig
 from mlim_ray.evaluation.bench import Bench
 from mlim_ray.evaluation.classification import classify
 from mlim_ray.evaluation.fill import fill
-from mlim_ray.evaluation.needs import Needs, column_needs
+from mlim_ray.evaluation.needs import Kinds, Needs, column_needs
 from mlim_ray.evaluation.pairs import pairs
 from mlim_ray.evaluation.partner import partner
 from mlim_ray.evaluation.picture_sheets import picture_sheets
@@ -77,3 +77,19 @@ def chosen_tasks(names: Sequence[str]) -> list[Task]:
         if name not in known:
             raise ValueError(f"--tasks: given {name}, expected some of {', '.join(known)}; leave it out for all")
     return [task for task in TASKS if not names or task.name in names]
+
+
+def skipped_tasks(tasks: Sequence[Task], config: EvaluateConfig, train: Kinds, test: Kinds) -> dict[str, str]:
+    """Why a set cannot serve some of the tasks, by their names.
+
+    Raises:
+        ValueError: they were asked for by name.
+    """
+    skipped = {}
+    for task in tasks:
+        reason = task.needs(task.section(config)).unmet(train, test)
+        if reason is not None and config.tasks:
+            raise ValueError(f"--tasks {task.name}: {reason}")
+        if reason is not None:
+            skipped[task.name] = reason
+    return skipped

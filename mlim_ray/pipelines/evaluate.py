@@ -17,25 +17,21 @@ from mlim_ray.evaluation.needs import Kinds
 from mlim_ray.evaluation.overlap import Survey, survey
 from mlim_ray.evaluation.plain import plain_result
 from mlim_ray.evaluation.prepared_bench import make_bench
-from mlim_ray.evaluation.tasks import Task, chosen_tasks
+from mlim_ray.evaluation.tasks import Task, chosen_tasks, skipped_tasks
+from mlim_ray.model import MlimModel
 from mlim_ray.pipelines.board import Board, BoardWriter
 from mlim_ray.pipelines.cluster import Cluster, connect
-from mlim_ray.pipelines.evaluation_set import FOLDER, fitting_set
+from mlim_ray.pipelines.evaluation_results import FOLDER, Found, read_evaluations, store_evaluation
+from mlim_ray.pipelines.evaluation_set import fitting_set
 from mlim_ray.pipelines.measure import gpu_options
 from mlim_ray.pipelines.setting import is_prepared
-from mlim_ray.reporting.evaluations import with_evaluations
 from mlim_ray.reporting.progress import Stages, console_width, say
 from mlim_ray.reporting.result_lines import result_lines
 from mlim_ray.training.loaded_run import LoadedRun
 from mlim_ray.training.run_folder import RunFolder
-from mlim_ray.training.untrained import learned_from
+from mlim_ray.training.untrained import learned_from, untrained_twin
 
-RESULTS = f"{FOLDER}/results.json"
-"""of every source that a run was evaluated on"""
-_EVALUATION, _PAGE = "evaluation.json", "report.html"
 _SPLITS = ("train", "val", "test")
-
-Found = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -95,6 +91,14 @@ class _SetFacts:
 
 
 @dataclass(frozen=True)
+class _Models:
+    """What tasks are given of a run."""
+
+    run: LoadedRun
+    untrained: MlimModel
+
+
+@dataclass(frozen=True)
 class _Evaluating:
     """One evaluation under way."""
 
@@ -108,16 +112,18 @@ class _Evaluating:
         """Run the tasks one after another, each in a process of the cluster; what is found is stored after each."""
         config = self.request.config
         facts: _SetFacts = ray.get(_look_at.options(name="survey").remote(self.prepared, own, config))
-        skipped = self._skipped(tasks, facts)
+        skipped = skipped_tasks(tasks, config, facts.train, facts.test)
         found = self._begun(run) | {"overlap": plain_result(facts.survey.overlap), "skipped": skipped}
         _tell("leakage: what do held-out records share with training?", found["overlap"])
+        # The same weights for all tasks, whatever the run does meanwhile.
+        models = ray.put(_Models(run, untrained_twin(self.folder.path, run.model.config)))
         survey_ref = ray.put(facts.survey)
         for task in tasks:
             if task.name in skipped:
                 continue
             started = time.monotonic()
             try:
-                result, files = self._run(task, survey_ref)
+                result, files = self._run(task, models, survey_ref)
             except ValueError as error:
                 # The worker's error arrives wrapped in one of its own kind.
                 cause = getattr(error, "cause", error)
@@ -129,23 +135,17 @@ class _Evaluating:
             section = task.section(config).model_dump(mode="json")
             took = {"asks": task.asks, "config": section, "seconds": time.monotonic() - started}
             found["tasks"][task.name] = took | result | self._keep(task, files)
-            self._store(found)
+            store_evaluation(self.folder, self._source, found, self.request.run)
             _tell(f"{task.name}: {task.asks}", result)
-        self._store(found)
+        store_evaluation(self.folder, self._source, found, self.request.run)
         for name, reason in skipped.items():
             say(f"{name}: skipped, {reason}")
         return found
 
-    def _run(self, task: Task, survey_ref: "ray.ObjectRef[Survey]") -> tuple[Found, dict[str, bytes]]:
+    def _run(self, task: Task, models: Any, survey_ref: Any) -> tuple[Found, dict[str, bytes]]:
         board = Board()
         running = _evaluate.options(**gpu_options(self.num_gpus), name=f"evaluate {task.name}").remote(
-            task.name,
-            self.folder.anywhere,
-            self.prepared,
-            survey_ref,
-            self.request.config,
-            self.num_threads,
-            board.handle,
+            task.name, models, self.prepared, survey_ref, self.request.config, self.num_threads, board.handle
         )
         with Stages("steps") as stages:
             stages.advance(task.name, 0)
@@ -160,18 +160,6 @@ class _Evaluating:
         for name, content in files.items():
             storage.write_bytes_atomically(self.folder.file(where, name), content)
         return {"files": sorted(storage.join(where, name) for name in files)}
-
-    def _skipped(self, tasks: Sequence[Task], facts: _SetFacts) -> dict[str, str]:
-        """Why tasks cannot be served, by name. Raises ValueError for one that was asked for."""
-        config = self.request.config
-        skipped = {}
-        for task in tasks:
-            reason = task.needs(task.section(config)).unmet(facts.train, facts.test)
-            if reason is not None and config.tasks:
-                raise ValueError(f"--tasks {task.name}: {reason}")
-            if reason is not None:
-                skipped[task.name] = reason
-        return skipped
 
     def _begun(self, run: LoadedRun) -> Found:
         """What is known of the same model on the same records, and nothing of others."""
@@ -192,22 +180,6 @@ class _Evaluating:
         if self.request.on is not None:
             return self.request.on
         return str(self.folder.read_json("environment.json").get("data", self.prepared.path))
-
-    def _store(self, found: Found) -> None:
-        evaluations = read_evaluations(self.folder) | {self._source: found}
-        self.folder.write_json(RESULTS, evaluations)
-        if self.folder.is_finished:
-            self.folder.write_json(_EVALUATION, self.folder.read_json(_EVALUATION) | {"evaluations": evaluations})
-        page = self.folder.file(_PAGE)
-        if storage.exists(page):
-            text = with_evaluations(storage.read_bytes(page).decode(), evaluations, self.request.run)
-            storage.write_bytes_atomically(page, text.encode())
-
-
-def read_evaluations(folder: RunFolder) -> Found:
-    """What a run was found to be worth, by source."""
-    found: Found = folder.read_json(RESULTS) if storage.exists(folder.file(RESULTS)) else {}
-    return found
 
 
 def check_places(request: EvaluateRequest, cluster: Cluster) -> None:
@@ -236,12 +208,18 @@ def _look_at(prepared: PreparedSet, pretrained_on: PreparedSet | None, config: E
 
 @ray.remote(num_cpus=0)
 def _evaluate(
-    name: str, run: str, prepared: PreparedSet, survey: Survey, config: EvaluateConfig, num_threads: int, board: Any
+    name: str,
+    models: _Models,
+    prepared: PreparedSet,
+    survey: Survey,
+    config: EvaluateConfig,
+    num_threads: int,
+    board: Any,
 ) -> tuple[Found, dict[str, bytes]]:
     torch.set_num_threads(num_threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     (task,) = chosen_tasks([name])
-    bench = make_bench(run, prepared, survey, config, device, BoardWriter(board))
+    bench = make_bench(models.run, models.untrained, prepared, survey, config, device, BoardWriter(board))
     section = task.section(config)
     return plain_result(task.run(bench, section)), {} if task.draw is None else task.draw(bench, section)
 

@@ -7,15 +7,13 @@ from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data import storage
 from mlim_ray.data.origin import Origin
 from mlim_ray.data.prepared import PreparedSet
-from mlim_ray.data.sources import open_with_files
+from mlim_ray.data.sources import open_with_files, resolve_prepare_config
+from mlim_ray.pipelines.evaluation_results import RESULTS
 from mlim_ray.pipelines.prepare import prepare
 from mlim_ray.pipelines.setting import is_prepared, prepared_path
 from mlim_ray.reporting.progress import Stages, say
 from mlim_ray.training.earlier_run import EarlierRun
 from mlim_ray.training.loaded_run import LoadedRun
-
-FOLDER = "evaluation"
-"""below the run folder: what evaluating it leaves"""
 
 
 def fitting_set(
@@ -41,7 +39,7 @@ def fitting_set(
             return found
         say(f"{source} was prepared for another model, and is prepared again for this one")
     shape = run.model.config
-    config = config.model_copy(
+    config = resolve_prepare_config(config, shape.image_size).model_copy(
         update={
             "image_size": shape.image_size,
             "max_tokens": shape.max_tokens,
@@ -50,7 +48,7 @@ def fitting_set(
         }
     )
     origin = Origin.of(open_with_files(source, config), config, keep_rejected=False)
-    out = prepared_path(source, origin, storage.join(path, FOLDER, "results.json"))
+    out = prepared_path(source, origin, storage.join(path, RESULTS))
     if is_prepared(out):
         say(f"prepared set: {out} (as it was)")
     else:

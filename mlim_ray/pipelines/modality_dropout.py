@@ -24,7 +24,7 @@ from mlim_ray.evaluation.pair_baselines import frozen_baselines
 from mlim_ray.evaluation.pair_products import FIRST_WORD, GROUP, LABEL
 from mlim_ray.evaluation.pair_task import PairTask, Scores, make_task
 from mlim_ray.evaluation.pairs import FROM_SCRATCH, PRE_TRAINED, Arm, arms_of, references_of, run_arm, summarise
-from mlim_ray.evaluation.result import Cell, ResultTable
+from mlim_ray.evaluation.result import Cell
 from mlim_ray.model import MlimModel
 from mlim_ray.pipelines.cells import run_cells
 from mlim_ray.pipelines.cluster import connect
@@ -34,7 +34,7 @@ from mlim_ray.pipelines.pretrain import pretrain
 from mlim_ray.pipelines.request import RunRequest
 from mlim_ray.pipelines.setting import Setting, is_prepared, open_setting
 from mlim_ray.pipelines.signals import stopping
-from mlim_ray.reporting.progress import say, table
+from mlim_ray.reporting.progress import say
 from mlim_ray.training.build import build_model
 from mlim_ray.training.checkpoint import CheckpointStore
 from mlim_ray.training.run_folder import RunFolder, claim_folder
@@ -213,7 +213,8 @@ def _conclude(folder: RunFolder, config: PairsRunConfig, task: PairTask) -> None
     result = summarise(task, runs, references)
     for shown in result.tables():
         say(f"{shown.title}: {shown.caption}")
-        table(_printable(shown))
+        for row in shown.rows:
+            say("; ".join(f"{name} {_cell_text(value)}" for name, value in row.items()))
     for sentence in result.verdict():
         say(sentence)
     folder.write_json("evaluation.json", {**asdict(result), "verdict": result.verdict()})
@@ -256,10 +257,6 @@ def _as_lists(scores: Scores) -> dict[str, list[float]]:
 
 def _as_scores(lists: dict[str, list[float]]) -> Scores:
     return {shown: np.array(values) for shown, values in lists.items()}
-
-
-def _printable(shown: ResultTable) -> list[dict[str, Any]]:
-    return [{name: _cell_text(value) for name, value in row.items()} for row in shown.rows]
 
 
 def _cell_text(value: Cell) -> Any:

@@ -194,7 +194,9 @@ class _Showing:
         places = [rows[field.name] for field in PLACE_FIELDS]
         staged = pa.table([*places, *self._show(self._run, records, rows)], schema=self._schema)
         number = counts["number"]
-        write_slice(slice_path(self._staging, number), [staged], self._num_buckets, self._schema)
+        path = slice_path(self._staging, number)
+        write_slice(path, [staged], self._num_buckets, self._schema)
+        storage.sync(path)
         result = json.dumps(counts | {"accepted": len(staged)})
         storage.write_bytes_atomically(_result_path(self._staging, number), result.encode())
         return result

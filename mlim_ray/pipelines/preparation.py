@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -50,6 +51,7 @@ BUCKET_BYTES = 32_000_000
 MAX_DISTINCT_WORDS = 1_000_000
 """words that are counted for the vocabulary; past it the rarer half is forgotten, so that memory is bounded"""
 _SLICE_MULTIPLE = 64
+_SYNCING_THREADS = 4
 # Every bucket reads a cell of every slice, so a large set of small records is cut into fewer.
 _ENOUGH_SLICES = 256
 # Of rich photographs; where pictures and texts are all larger, a bucket takes that much more.
@@ -230,21 +232,26 @@ class Preparation:
         writer = ShardWriter(self.out, self.staging, self.generation, self.config.max_tokens, size, has_attributes)
         earlier = {} if self.base is None else self.base.splits
         work = WriteBucket(writer, len(self.slices), self.num_buckets, earlier)
-        for bucket, result in enumerate(map_in_order(work, self.num_buckets)):
-            found = json.loads(result)
+        with _Syncing(self.out) as syncing:
+            for bucket, result in enumerate(map_in_order(work, self.num_buckets)):
+                found = json.loads(result)
+                for split in SPLITS:
+                    shard, records = found["shards"].get(split), found["num_records"][split]
+                    written.num_records[split] += records
+                    if shard is not None:
+                        written.shards[split].append(Shard(**shard))
+                        syncing.add(shard["path"])
+                    if records > (0 if shard is None else shard["num_records"]):
+                        leftovers[split].append(bucket)
+                sums.add(TrainSums(np.array(found["piece_counts"]), np.array(found["pixel_sums"]), found["num_pixels"]))
+                written.num_cut += found["num_cut"]
+                if found["num_duplicates"]:
+                    written.duplicates_paths.append(duplicates_path(self.staging, bucket))
             for split in SPLITS:
-                shard, records = found["shards"].get(split), found["num_records"][split]
-                written.num_records[split] += records
-                if shard is not None:
-                    written.shards[split].append(Shard(**shard))
-                if records > (0 if shard is None else shard["num_records"]):
-                    leftovers[split].append(bucket)
-            sums.add(TrainSums(np.array(found["piece_counts"]), np.array(found["pixel_sums"]), found["num_pixels"]))
-            written.num_cut += found["num_cut"]
-            if found["num_duplicates"]:
-                written.duplicates_paths.append(duplicates_path(self.staging, bucket))
-        for split in SPLITS:
-            written.shards[split] += writer.write_tail(split, leftovers[split])
+                tail = writer.write_tail(split, leftovers[split])
+                written.shards[split] += tail
+                for shard in tail:
+                    syncing.add(shard.path)
         return written, sums
 
     def _quarantine(self, cleaned: SourceCounts, written: _Written) -> tuple[list[StoredFile], Counter[str]]:
@@ -342,6 +349,33 @@ class Preparation:
 
     def _quarantine_name(self, stage: Stage) -> str:
         return f"g{self.generation:04d}-{stage.value}" if self.generation else stage.value
+
+
+class _Syncing:
+    """Brings files of a set to the disk while others are still written; all of them are there when the block ends.
+
+    The driver may ask for it in place of who wrote them: closing a file on a shared disk sends it to its server.
+    """
+
+    def __init__(self, out: str) -> None:
+        self._out = out
+        self._pool = ThreadPoolExecutor(_SYNCING_THREADS)
+        self._begun: deque[Future[None]] = deque()
+
+    def __enter__(self) -> _Syncing:
+        return self
+
+    def add(self, path: str) -> None:
+        """Sync the file `path` of the set; raises StorageError where an earlier one could not be."""
+        while self._begun and self._begun[0].done():
+            self._begun.popleft().result()
+        self._begun.append(self._pool.submit(storage.sync, storage.join(self._out, path)))
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=kind is not None)
+        if kind is None:
+            for begun in self._begun:
+                begun.result()
 
 
 def _tokenizer_files(tokenizer: TextTokenizer) -> list[StoredFile]:

@@ -2,15 +2,20 @@
 
 Each leaves its result in the staging folder as its last act, and finds it there when the run is continued. What a
 task writes depends on its number alone, so a task that runs twice writes the same bytes twice.
+
+No task waits for the disk. A result names the files that were written for it with their checksums, and one that is
+found counts only if they are there and are the same: after a power cut they may not be. The driver syncs the shards
+before a manifest names them.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from mlim_ray.data import storage
 from mlim_ray.data.cleaning import CleaningRules, clean
@@ -24,6 +29,7 @@ from mlim_ray.data.staging import bucket_range, read_bucket, to_table, write_sli
 from mlim_ray.data.tokenizer import count_words, load_tokenizer
 
 Result = dict[str, Any]
+Checksum = TypeVar("Checksum", int, str)
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class CleanSlice:
     counts_words: bool
 
     def __call__(self, number: int) -> str:
-        return once(storage.join(self.staging, f"slice-{number:06d}.json"), lambda: self._clean(number))
+        return once(storage.join(self.staging, f"slice-{number:06d}.json"), lambda: self._clean(number), _is_staged)
 
     def _clean(self, number: int) -> Result:
         counts = _SliceCounts()
@@ -59,8 +65,9 @@ class CleanSlice:
                 accepted.append(to_table(cleaned.accepted, number))
             if self.counts_words:
                 counts.words += count_words(record.text for record in cleaned.accepted if record.split == TRAIN)
-        write_slice(slice_path(self.staging, number), accepted, self.num_buckets)
+        path = slice_path(self.staging, number)
         return {
+            "files": {path: write_slice(path, accepted, self.num_buckets)},
             "read": counts.read,
             "accepted": sum(map(len, accepted)),
             "reasons": dict(counts.reasons),
@@ -90,7 +97,14 @@ class WriteBucket:
     """what the set holds already"""
 
     def __call__(self, bucket: int) -> str:
-        return once(storage.join(self.writer.staging, f"bucket-{bucket:06d}.json"), lambda: self._write(bucket))
+        path = storage.join(self.writer.staging, f"bucket-{bucket:06d}.json")
+        return once(path, lambda: self._write(bucket), self._is_written)
+
+    def _is_written(self, result: Result) -> bool:
+        shards = result["shards"].values()
+        return _is_staged(result) and all(
+            _is_there(storage.join(self.writer.out, shard["path"]), storage.sha256, shard["sha256"]) for shard in shards
+        )
 
     def _write(self, bucket: int) -> Result:
         tokenizer = load_tokenizer(storage.join(self.writer.out, TOKENIZER_FOLDER))
@@ -100,6 +114,7 @@ class WriteBucket:
             earlier = earlier_keys(self.writer.out, self.earlier, *bucket_range(bucket, self.num_buckets))
         result = self.writer.write_bucket(bucket, table, tokenizer, earlier)
         return {
+            "files": result.waiting,
             "shards": {split: shard.model_dump() for split, shard in result.shards.items()},
             "num_records": result.num_records,
             "num_duplicates": result.num_duplicates,
@@ -120,10 +135,38 @@ def rejected_path(staging: str, number: int, part: int) -> str:
     return storage.join(staging, f"rejected-{number:06d}-{part:04d}.parquet")
 
 
-def once(path: str, work: Callable[[], Result]) -> str:
-    """The result at `path`; made by `work` and left there if it is not there yet."""
+def once(path: str, work: Callable[[], Result], is_whole: Callable[[Result], bool] = lambda _: True) -> str:
+    """The result at `path`; made by `work` and left there if it is not there yet, or not all that it names.
+
+    Work that waits for the disk itself leaves nothing to check.
+    """
     if storage.exists(path):
-        return storage.read_bytes(path).decode()
+        found = _read(path)
+        if found is not None and is_whole(found):
+            return json.dumps(found)
     result = json.dumps(work())
-    storage.write_bytes_atomically(path, result.encode())
+    storage.write_unsynced(path, [result.encode()])
     return result
+
+
+def _read(path: str) -> Result | None:
+    """The result at `path`; None if the power went before all of it was on the disk."""
+    try:
+        found: Result = json.loads(storage.read_bytes(path))
+    except ValueError:
+        return None
+    return found
+
+
+def _is_staged(result: Result) -> bool:
+    return all(
+        _is_there(path, lambda path: zlib.crc32(storage.read_bytes(path)), checksum)
+        for path, checksum in result["files"].items()
+    )
+
+
+def _is_there(path: str, checksum_of: Callable[[str], Checksum], expected: Checksum) -> bool:
+    """Whether the file is the one that was written; what is in S3 is whole as soon as it is there."""
+    if not storage.exists(path):
+        return False
+    return storage.is_remote(path) or checksum_of(path) == expected

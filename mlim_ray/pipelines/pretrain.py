@@ -10,6 +10,7 @@ from mlim_ray.config.files import config_text
 from mlim_ray.data.lease import Lease
 from mlim_ray.evaluation.evaluation import Evaluation, paper_figures
 from mlim_ray.pipelines.cluster import LOCAL, Cluster, connect
+from mlim_ray.pipelines.evaluation_results import read_evaluations
 from mlim_ray.pipelines.exhibits import PICTURES, write_model_card, write_pictures
 from mlim_ray.pipelines.fit import fit
 from mlim_ray.pipelines.measure import Measured, gpu_options, make_yardstick, measure
@@ -126,6 +127,10 @@ def _measure(
         "size": config.model.size,
         **measured.evaluation,
     }
+    # It may have been evaluated while it was trained.
+    earlier = read_evaluations(folder)
+    if earlier:
+        evaluation["evaluations"] = earlier
     page = render_run_page(
         title=os.path.basename(folder.path),
         run=folder.path,

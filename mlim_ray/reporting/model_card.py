@@ -37,7 +37,7 @@ def render_model_card(
     return render_text(
         "model_card.md.j2",
         title=title,
-        licence=config["model"].get("licence"),
+        licence=" ".join((config["model"].get("licence") or "").split()),
         unknown=UNKNOWN,
         size=config["model"]["size"],
         num_parameters=figures.get("num_parameters"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from mlim_ray.reporting.figures import finite
@@ -39,13 +40,13 @@ def interval_text(estimate: Mapping[str, Any], digits: int) -> tuple[str, str]:
 
 
 def column_digits(rows: Sequence[Mapping[str, Any]], name: str) -> int:
-    """Digits after the point that the narrowest interval of a column tells."""
-    intervals = [cell for row in rows if is_estimate(cell := row.get(name))]
+    """Digits after the point that an interval of middling width tells, of those in a column."""
+    intervals: list[Any] = [row[name] for row in rows if is_estimate(row.get(name))]
     ends = [(finite(cell["low"]), finite(cell["high"])) for cell in intervals]
     halves = [(high - low) / 2 for low, high in ends if low is not None and high is not None and high > low]
     if not halves:
         return _DIGITS
-    return min(_MOST_DIGITS, max(0, 1 - math.floor(math.log10(min(halves)))))
+    return min(_MOST_DIGITS, max(0, 1 - math.floor(math.log10(median(halves)))))
 
 
 def is_estimate(cell: object) -> bool:

@@ -43,8 +43,8 @@ def load_run(path: str) -> LoadedRun:
         ValueError: `path` holds no weights or no tokenizer, or not the shape of the model.
     """
     path = storage.absolute(path)
-    if not storage.exists(path):
-        raise storage.MissingPathError(f"RUN: {path} does not exist; name the folder of a run")
+    if not storage.is_folder(path):
+        raise storage.MissingPathError(f"RUN: {path} is no folder; name that of a run, or of a model")
     run = EarlierRun(path)
     try:
         (weights, step), folder = run.weights(), run.tokenizer_folder()

@@ -20,6 +20,7 @@ from mlim_ray.config import (
     SearchRunConfig,
     Section,
 )
+from mlim_ray.config.evaluate import EvaluateConfig
 from mlim_ray.config.wording import union_members, unwrap
 
 
@@ -114,6 +115,18 @@ def test_a_bad_value_of_a_column_flag_is_one_plain_line(
         err = capsys.readouterr().err
         assert left.value.code == 2
         assert err.startswith(f"{knob.flag}: given ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("knob", "kind"), every_case(EvaluateConfig))
+def test_a_bad_value_of_a_knob_of_an_evaluation_is_one_plain_line(
+    knob: Knob, kind: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for bad in bad_texts(knob, kind):
+        with pytest.raises(SystemExit) as left:
+            main(["evaluate", "run", knob.flag, bad])
+        err = capsys.readouterr().err
+        assert left.value.code == 2
+        assert err.startswith(f"{knob.flag}: given ") and err.count("\n") == 1, (bad, err)
 
 
 def test_every_type_of_bad_value_is_tried() -> None:

@@ -75,6 +75,9 @@ def test_buckets_hold_every_record_sorted_whatever_the_slices(
     write_slice(paths[1], [staged(keys[cut:], slice_number=1)] if keys[cut:] else [], num_buckets)
     found = [read_bucket(paths, bucket) for bucket in range(num_buckets)]
     assert [h for table in found for h in table["key_hash"].to_pylist()] == sorted(keys)
+    for row in (row for table in found for row in table.to_pylist()):
+        assert row["image"] == bytes([row["key_hash"] % 256]) * (SIZE * SIZE * 3)
+        assert row["text"] == f"red shirt {row['key_hash']}"
     first = np.concatenate([first_of_key(table) for table in found])
     assert first.sum() == len(set(keys))
     chosen = {

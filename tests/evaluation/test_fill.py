@@ -20,6 +20,7 @@ from mlim_ray.evaluation.fill_result import (
     HISTOGRAM,
     MAJORITY,
     PRE_TRAINED,
+    UNTRAINED_COLOURS,
     AttributeFilling,
     FilledWay,
     FillResult,
@@ -124,7 +125,11 @@ def test_the_result_becomes_json_tables_and_sentences(result: FillResult) -> Non
     assert len({tuple(row) for row in table.rows}) == 1 and len(table.rows) == 15
     difference = way_of(result.attributes[0], COLOURS, "both").above_histogram
     assert difference is not None and difference.low <= difference.mean <= difference.high
-    assert any(sentence.startswith("colour is filled") for sentence in result.verdict())
+    best = way_of(result.attributes[0], COLOURS, "both")
+    same = way_of(result.attributes[0], UNTRAINED_COLOURS, "both")
+    assert best.above_untrained is not None
+    assert best.above_untrained.mean == pytest.approx(best.accuracy.mean - same.accuracy.mean)
+    assert sum("against the colour histogram" in sentence for sentence in result.verdict()) >= 2
 
 
 def test_a_value_that_only_the_hidden_word_tells_is_told_by_nothing() -> None:

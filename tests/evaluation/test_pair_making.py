@@ -91,6 +91,13 @@ def test_negatives_are_the_closest_of_all_where_all_are_candidates() -> None:
         taken.add(frozenset((first, second)))
 
 
+def test_each_positive_draws_candidates_of_its_own() -> None:
+    pairs = made(TRAIN, num_candidates=3)
+    others = set(pairs.second_P[~pairs.is_same_P].tolist())
+    # Three for each label, if all positives of one had the same.
+    assert len(others) > 20 * len(set(TRAIN.labels))
+
+
 def test_more_candidates_make_harder_negatives() -> None:
     def shared(num_candidates: int) -> float:
         pairs = made(TRAIN, num_candidates=num_candidates)

@@ -14,7 +14,7 @@ from mlim_ray.evaluation.intervals import Estimate
 from mlim_ray.evaluation.needs import Kinds, Needs, column_needs
 from mlim_ray.evaluation.plain import plain, plain_result
 from mlim_ray.evaluation.result import ResultTable
-from mlim_ray.evaluation.tasks import TASKS, chosen_tasks
+from mlim_ray.evaluation.tasks import TASKS, chosen_tasks, skipped_tasks
 from tests.evaluation.benches import make_examples
 
 KINDS = Kinds(3, 2, ("hue",))
@@ -35,6 +35,29 @@ def test_tasks_run_in_the_order_of_the_table_whatever_the_order_they_are_named_i
     assert [task.name for task in chosen_tasks(["partner"])] == ["partner"]
     with pytest.raises(ValueError, match="--tasks: given partners, expected some of partner, "):
         chosen_tasks(["partner", "partners"])
+
+
+def test_a_task_that_a_set_cannot_serve_is_skipped_with_its_reason_and_refused_by_name() -> None:
+    poor, rich = Kinds(1, 0, ()), Kinds(3, 2, ("hue",))
+    config = EvaluateConfig()
+    skipped = skipped_tasks(TASKS, config, poor, poor)
+    assert list(skipped) == ["classification", "pairs", "fill"]
+    assert "--prepare.group-column" in skipped["pairs"] and "--prepare.label-column" in skipped["classification"]
+    assert skipped_tasks(TASKS, config, rich, rich) == {}
+    assert list(skipped_tasks(TASKS, config, rich, poor)) == ["classification", "pairs"]
+    named = EvaluateConfig(tasks=("pairs",))
+    with pytest.raises(ValueError, match="--tasks pairs: the set has no groups"):
+        skipped_tasks(chosen_tasks(named.tasks), named, poor, poor)
+
+
+def test_pairs_and_fill_need_the_columns_that_they_name() -> None:
+    by_name = {task.name: task for task in TASKS}
+    rules = EvaluateConfig.model_validate({"pairs": {"match": ("label", "hue", "first_word")}})
+    assert by_name["pairs"].needs(rules.pairs) == Needs(labels=True, attributes=("hue",))
+    assert by_name["pairs"].needs(EvaluateConfig().pairs) == Needs(groups=True)
+    some = EvaluateConfig.model_validate({"fill": {"attributes": ("shade",)}})
+    assert by_name["fill"].needs(some.fill).unmet(KINDS, KINDS) is not None
+    assert by_name["fill"].needs(EvaluateConfig().fill).unmet(KINDS, KINDS) is None
 
 
 @pytest.mark.parametrize(

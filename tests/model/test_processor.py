@@ -29,14 +29,14 @@ from tests.data.pictures import encoded, noise
 TEXTS = [
     "Red striped bowl",
     "a very long title of a blue bowl with a lid and two handles",
-    "Caf\u00e9  \u0007cup\n",
+    "Cafe\u0301  \u0007cup\n",
     "red",
 ]
 MAX_TOKENS = 9
 
 
 def tokenizer() -> TextTokenizer:
-    return train_tokenizer(count_words([*TEXTS, "bowl bowls blue"]), 60)
+    return train_tokenizer(count_words([*TEXTS, "bowl bowls blue", "caf\u00e9"]), 60)
 
 
 def config_of(encoding: str = "raw", size: int = IMAGE_SIZE, **knobs: object) -> PrepareConfig:

@@ -18,6 +18,8 @@ from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.evaluation.overlap import survey
 from mlim_ray.evaluation.prepared_bench import make_bench
 from mlim_ray.pipelines.prepare import prepare
+from mlim_ray.training.loaded_run import load_run
+from mlim_ray.training.untrained import untrained_twin
 from tests.builders import IMAGE_SIZE, MAX_TOKENS
 from tests.data.pictures import encoded, noise
 from tests.model_folder import write_model
@@ -50,7 +52,7 @@ def write_records(path: Path, first: int, num_rows: int, splits: dict[int, str],
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
-    """A finished run: 140 training records, 20 of val and 40 of test, the last with the picture of a training record."""
+    """A finished run: 140 training records, 20 of val and 40 of test, the last with a training record's picture."""
     folder = tmp_path_factory.mktemp("evaluate")
     run = write_model(folder / "run", [f"shirt number {i}" for i in range(200)])
     copied = {199: encoded(noise(20, 20, 1))}
@@ -116,15 +118,13 @@ def test_a_run_is_evaluated_on_its_own_set_and_on_others_side_by_side(run: Path)
 _SHORT = ["--classification.num-train", "60", "--classification.fine-tune.num-epochs", "0.5"]
 
 
-def test_what_a_set_cannot_serve_is_refused_by_name_and_skipped_without(run: Path) -> None:
+def test_what_cannot_be_evaluated_is_one_plain_line(run: Path) -> None:
     line = evaluate(run, "--tasks", "pairs,partner", refused=True)
     assert line.startswith("--tasks pairs: the set has no groups of several records; name their column with")
-    line = evaluate(run, "--tasks", "classification", "--classification.column", "brand", refused=True)
-    assert "no attribute brand; keep it with --prepare.attribute-columns brand" in line
     assert evaluate(run, "--tasks", "probe", refused=True).startswith(
         "--tasks: given probe, expected some of partner, "
     )
-    assert "does not exist" in evaluate(run.parent / "absent", refused=True)
+    assert "absent is no folder; name that of a run" in evaluate(run.parent / "absent", refused=True)
     source = write_records(run.parent / "one_split.parquet", 1_000, 30, {})
     assert "has no records in split val" in evaluate(run, "--tasks", "partner", "--on", str(source), refused=True)
 
@@ -139,7 +139,9 @@ def test_no_evaluation_is_given_a_record_that_the_model_was_trained_on(run: Path
     mixed, own = PreparedSet.open(str(run.parent / "mixed")), PreparedSet.open(str(run.parent / "set"))
     trained = set(own.read("train", ["key"])["key"].to_pylist())
     found = survey(mixed, own)
-    bench = make_bench(str(run), mixed, found, EvaluateConfig(), torch.device("cpu"), lambda what, done, total: None)
+    loaded = load_run(str(run))
+    models = loaded, untrained_twin(str(run), loaded.model.config)
+    bench = make_bench(*models, mixed, found, EvaluateConfig(), torch.device("cpu"), lambda what, done, total: None)
     for split, examples in (("val", bench.val), ("test", bench.test)):
         keys = set(mixed.read(split, ["key"])["key"].to_pylist())
         assert keys & trained and set(examples.keys) == keys - trained
@@ -151,4 +153,4 @@ def test_no_evaluation_is_given_a_record_that_the_model_was_trained_on(run: Path
     with pytest.raises(ValueError, match="was not pre-trained on 0, expected 2 or more"):
         same = survey(own, own)
         nothing_new = type(same)(same.overlap, own.read("test", ["key_hash"])["key_hash"].to_numpy(), None)
-        make_bench(str(run), own, nothing_new, EvaluateConfig(), torch.device("cpu"), lambda *line: None)
+        make_bench(*models, own, nothing_new, EvaluateConfig(), torch.device("cpu"), lambda *line: None)

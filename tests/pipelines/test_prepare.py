@@ -13,12 +13,14 @@ import ray
 from PIL import Image
 
 from mlim_ray.config.prepare import PrepareConfig
+from mlim_ray.data.cleaning import CleaningRules
 from mlim_ray.data.prepared import PreparedSet
-from mlim_ray.data.sources import resolve_prepare_config
+from mlim_ray.data.sources import open_source, resolve_prepare_config
 from mlim_ray.data.summary import PrepareSummary
 from mlim_ray.pipelines.ordered_map import map_in_order
 from mlim_ray.pipelines.preparation import TooManyRejected
 from mlim_ray.pipelines.prepare import prepare
+from mlim_ray.pipelines.prepare_tasks import CleanSlice
 from tests.data.hostile import HOSTILE_COLUMNS, write_hostile_parquet
 from tests.data.pictures import encoded, noise
 from tests.data.rejected import rejected_pictures
@@ -297,6 +299,35 @@ def test_leftovers_of_a_killed_run_are_replaced(tmp_path: Path) -> None:
         path.write_bytes(b"left over")
     prepare(str(source), str(tmp_path / "two"), configured())
     assert contents(tmp_path / "two") == contents(Path(reference.out))
+
+
+@pytest.mark.parametrize("damaged", ["slice-000000.cells", "slice-000000.json"])
+@pytest.mark.parametrize("left", [None, 0, 40, "zeros"])
+def test_what_a_power_cut_has_damaged_is_made_again(tmp_path: Path, damaged: str, left: int | str | None) -> None:
+    config = configured()
+    source = open_source(str(write_source(tmp_path / "a.parquet", 60)), config)
+    rules = CleaningRules.of(config, has_split=True)
+    staging = tmp_path / "staging"
+    work = CleanSlice(source, source.slices(), rules, str(staging), 3, keeps_rejected=False, counts_words=True)
+    result, before = work(0), contents(staging)
+    content = (staging / damaged).read_bytes()
+    (staging / damaged).unlink()
+    if left is not None:
+        (staging / damaged).write_bytes(content[:left] if isinstance(left, int) else bytes(len(content)))
+    assert (work(0), contents(staging)) == (result, before)
+
+
+def test_what_is_whole_is_not_made_again(tmp_path: Path) -> None:
+    config = configured()
+    path = write_source(tmp_path / "a.parquet", 60)
+    source = open_source(str(path), config)
+    rules = CleaningRules.of(config, has_split=True)
+    work = CleanSlice(
+        source, source.slices(), rules, str(tmp_path / "staging"), 3, keeps_rejected=False, counts_words=True
+    )
+    result = work(0)
+    path.unlink()
+    assert work(0) == result
 
 
 def test_a_given_tokenizer_is_used_and_part_of_the_fingerprint(tmp_path: Path) -> None:

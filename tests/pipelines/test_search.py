@@ -90,6 +90,9 @@ def test_a_search_leaves_what_it_promises(undisturbed: tuple[Path, dict[str, Any
     ):
         assert (out / name).is_file(), name
     assert (out / "model" / "model.safetensors").is_file()
+    assert (out / "pictures" / "contact_sheet.png").is_file()
+    card = (out / "model" / "README.md").read_text()
+    assert f"MLM, nats per hidden piece | {summary['probe']['mlm_paired']:.3f}" in card and "216 records in 27" in card
     assert {"out", "steps", "report", "probe", "best"} <= summary.keys()
     assert {"mlm_paired", "mlm_shuffled", "mlm_blank", "recon_paired", "recon_shuffled", "recon_blank"} <= summary[
         "probe"

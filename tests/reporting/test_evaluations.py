@@ -46,7 +46,7 @@ def test_an_interval_has_as_many_digits_as_it_tells(given: dict[str, Any], shown
     assert interval_text(given, column_digits([{"x": given}], "x")) == shown
 
 
-def test_a_column_has_the_digits_of_its_narrowest_interval() -> None:
+def test_a_column_has_the_digits_of_its_middling_interval() -> None:
     rows = [{"x": estimate(0.5, 0.4, 0.6)}, {"x": estimate(0.5, 0.49, 0.51)}, {"x": None, "y": "text"}]
     assert column_digits(rows, "x") == 3 and column_digits(rows, "y") == 3
     assert column_digits(rows[:1], "x") == 2

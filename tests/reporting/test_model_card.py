@@ -59,8 +59,8 @@ def test_a_licence_is_what_was_given_or_is_marked_as_unknown() -> None:
     assert head(card(licence="cc-by-nc-4.0"))["license"] == "cc-by-nc-4.0"
     assert "| licence | cc-by-nc-4.0 |" in card(licence="cc-by-nc-4.0")
     assert head(card())["license_name"] == UNKNOWN and f"| licence | {UNKNOWN} |" in card()
-    with pytest.raises(ValueError, match="licence"):
-        make_config(model={"licence": "mine\nlibrary_name: other"})
+    odd = head(card(licence='mine: "all"\nlibrary_name: other'))
+    assert odd["license"] == 'mine: "all" library_name: other' and odd["library_name"] == "transformers"
 
 
 @pytest.mark.parametrize("changes", [{"linear_probe": None}, {"probe": None}, None])

@@ -44,7 +44,7 @@ def test_the_cleaning_is_that_of_the_run_without_its_columns(tmp_path: Path) -> 
 
 
 def test_what_is_no_run_is_an_error_that_says_so(tmp_path: Path) -> None:
-    with pytest.raises(MissingPathError, match="RUN: .*nothing does not exist"):
+    with pytest.raises(MissingPathError, match="RUN: .*nothing is no folder"):
         load_run(str(tmp_path / "nothing"))
     with pytest.raises(ValueError, match="RUN: .* holds neither a good checkpoint nor a model folder"):
         load_run(str(tmp_path))

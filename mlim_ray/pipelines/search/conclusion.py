@@ -111,7 +111,16 @@ def write_conclusion(
     }
     if best.trial in measured:
         write_pictures(folder, measured[best.trial])
-        write_model_card(folder, trial_config(setting.config, best.params), setting.prepared, best.evaluation or {})
+        write_model_card(
+            folder,
+            trial_config(setting.config, best.params),
+            setting.prepared,
+            {
+                **measured[best.trial].evaluation,
+                "samples": best.samples,
+                "steps": setting.order.steps_for(best.samples),
+            },
+        )
     folder.write_json("evaluation.json", evaluation)
     return evaluation
 
