@@ -25,11 +25,13 @@ from mlim_ray.training.build import build_trainer, run_masking
 from mlim_ray.training.checkpoint_policy import CheckpointPolicy
 from mlim_ray.training.init_from import load_start_of_trials
 from mlim_ray.training.left_out import LeftOutLog
+from mlim_ray.training.loaded_run import load_run
 from mlim_ray.training.metrics import MetricsWriter
 from mlim_ray.training.process_state import begin_afresh
 from mlim_ray.training.run_folder import RunFolder
 from mlim_ray.training.stream import ShardReader, resident_batches
 from mlim_ray.training.trainer import Trainer
+from mlim_ray.training.untrained import untrained_twin
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,11 @@ def _batches(trainer: Trainer, config: PretrainConfig, setting: CellSetting, lef
 def _evaluated(setting: CellSetting, run: str, device: torch.device) -> dict[str, Any]:
     """The tasks' results, as `evaluation.json` holds those of a source."""
     survey = ray.get(setting.survey)
-    bench = make_bench(run, setting.prepared, survey, setting.evaluate, device, lambda what, done, total: None)
+    loaded = load_run(run)
+    untrained = untrained_twin(run, loaded.model.config)
+    bench = make_bench(
+        loaded, untrained, setting.prepared, survey, setting.evaluate, device, lambda what, done, total: None
+    )
     tasks = {
         task.name: {"asks": task.asks, **plain_result(task.run(bench, task.section(setting.evaluate)))}
         for task in chosen_tasks(setting.evaluate.tasks)

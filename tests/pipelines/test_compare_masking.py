@@ -25,6 +25,7 @@ FLAGS = [
     *("--train.batch-size", "16", "--train.log-every-steps", "5", "--train.checkpoint-every-steps", "5"),
     *("--probe.num-records", "16", "--probe.linear-train-records", "50"),
     *("--compare.arms", "mam,independent-50", "--compare.num-seeds", "2", "--out", "run"),
+    *("--tasks", "partner"),
 ]
 
 
@@ -78,8 +79,9 @@ def test_a_comparison_that_is_killed_and_goes_on(
     for result in results.values():
         measures = result["result"]["measures"]
         assert {len(one["values"]["mam"]) for one in measures} == {2}
-        assert [one["name"] for one in measures] == ["MLM", "RECON", "picture only", "with title"]
-        assert len(result["verdict"]) == 8
+        assert [one["name"] for one in measures][:4] == ["MLM", "RECON", "picture only", "with title"]
+        assert {one["task"].partition(" on ")[0] for one in measures[4:]} == {"partner"}
+        assert len(result["verdict"]) >= 8
     page = (tmp_path / "run" / "report.html").read_text()
     assert "on generated:301" in page and 'class="intervals"' in page
 
