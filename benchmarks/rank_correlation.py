@@ -17,18 +17,15 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from optuna.trial import TrialState
-from scipy.stats import spearmanr
 
 from benchmarks.record import Figures, write_record
 from mlim_ray.command_line.errors import plain_errors
 from mlim_ray.config.score import MEASURES
+from mlim_ray.evaluation.rank_correlation import rank_correlation
 from mlim_ray.pipelines.search.study import parameters_of, role_of, rungs_of
 from mlim_ray.pipelines.search.study_store import open_study
 
-_NUM_RESAMPLES = 2_000
 _FEWEST_TRIALS = 4
 
 
@@ -88,18 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _correlation(one: Sequence[float], other: Sequence[float]) -> Figures:
-    values = np.array([one, other])
-    rng = np.random.default_rng(0)
-    drawn = (values[:, rng.integers(0, values.shape[1], values.shape[1])] for _ in range(_NUM_RESAMPLES))
-    resampled = np.array([_spearman(each) for each in drawn])
-    low, high = np.nanpercentile(resampled, [2.5, 97.5])
-    return {"spearman": _spearman(values), "interval": [float(low), float(high)]}
-
-
-def _spearman(values: NDArray[np.float64]) -> float:
-    if any(len(set(row)) < 2 for row in values.tolist()):
-        return float("nan")
-    return float(spearmanr(*values).statistic)
+    found = rank_correlation(one, other)
+    return {"spearman": found.mean, "interval": [found.low, found.high]}
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ class Command:
     @property
     def uses_runs(self) -> bool:
         """Whether it reads runs that were made before."""
-        asks = self.asks_model or (self.program == "mlim-ray" and self.words[1:2] == ("diff",))
+        asks = self.asks_model or (self.program == "mlim-ray" and self.words[1:2] in (("diff",), ("compare",)))
         return asks or "--init-from" in self.words
 
     @property

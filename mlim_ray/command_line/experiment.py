@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from mlim_ray.command_line.errors import PlainParser
@@ -25,7 +25,10 @@ Config = TypeVar("Config", bound=PretrainConfig)
 
 
 def parse_pretrain(
-    argv: Sequence[str] | None, build: Callable[[], Config], description: str | None = None
+    argv: Sequence[str] | None,
+    build: Callable[[], Config],
+    description: str | None = None,
+    shorthands: Mapping[str, str] | None = None,
 ) -> RunRequest[Config]:
     """The request of one pre-training run, or of an experiment that consists of some.
 
@@ -33,6 +36,7 @@ def parse_pretrain(
         argv: the arguments after the program's name; None takes them from the running program.
         build: makes the experiment's own config, which the flags and `--config` are laid over.
         description: what `--help` says first, usually the experiment's docstring.
+        shorthands: further flags, with the knob that each stands for.
 
     Raises:
         ValueError: one plain line, for any flag or combination that cannot be.
@@ -40,6 +44,8 @@ def parse_pretrain(
     base = build()
     parser, group = _parser(base, description)
     _add_config(group)
+    for flag, knob in (shorthands or {}).items():
+        add_shorthand(group, type(base), flag, knob, base)
     group.add_argument(
         "--workers",
         metavar="W",

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 from mlim_ray.command_line.knob import knobs_of
 from mlim_ray.command_line.knobs import apply_knobs
+from mlim_ray.command_line.page_file import check_page_path
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data import storage
 
 if TYPE_CHECKING:
     from mlim_ray.data.inspection import Inspection
 
-_PAGE_SUFFIXES = (".html", ".htm")
-_MARK_BYTES = 2_000
 SHEET_RECORDS = 60
 """most accepted records, and most rejected ones, on a page"""
 _QUIET_S = 1.5
@@ -40,7 +39,9 @@ def run_inspect(parsed: argparse.Namespace, auto_image_size: int) -> None:
     """
     config = apply_knobs(PrepareConfig(), parsed)
     if parsed.html is not None:
-        _check_page_path(parsed.html)
+        from mlim_ray.reporting.inspection_page import MARK
+
+        check_page_path("--html", parsed.html, MARK, "inspect")
 
     from mlim_ray.data.contact import check_readable
     from mlim_ray.data.inspection import inspect
@@ -99,22 +100,6 @@ def _whole_number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"given {text}, expected a whole number above 0")
     return int(text)
-
-
-def _check_page_path(path: str) -> None:
-    """Refuse what cannot be a page, and to replace a file that is none of ours."""
-    if not path.lower().endswith(_PAGE_SUFFIXES):
-        raise ValueError(f"--html {path}: expected a file name that ends in .html")
-    full = storage.absolute(path)
-    if storage.is_folder(full):
-        raise ValueError(f"--html {path}: is a folder, expected a file name in it")
-    if storage.exists(full):
-        from mlim_ray.reporting.inspection_page import MARK
-
-        if MARK.encode() not in storage.read_bytes(full, _MARK_BYTES):
-            raise ValueError(
-                f"--html {path}: another file lies there; name a new one, only pages of inspect are replaced"
-            )
 
 
 def _prepare_command(source: str, config: PrepareConfig) -> str:

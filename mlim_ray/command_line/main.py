@@ -1,5 +1,5 @@
-"""`mlim-ray prepare`, `inspect`, `requeue` and `verify` for sets of records; `evaluate`, `embed`, `fill`, `diff` and
-`replay` for runs.
+"""`mlim-ray prepare`, `inspect`, `requeue` and `verify` for sets of records; `evaluate`, `compare`, `embed`, `fill`,
+`diff` and `replay` for runs.
 
 What does the work is imported once the command line is known to be right, so that `--help` and errors come
 at once.
@@ -11,6 +11,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mlim_ray.command_line.compare_command import add_compare_command
 from mlim_ray.command_line.diff_command import add_diff_arguments, run_diff
 from mlim_ray.command_line.embed_command import add_embed_command
 from mlim_ray.command_line.errors import PlainParser, plain_errors
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> PlainParser:
     parser = PlainParser(
         prog="mlim-ray",
-        usage="mlim-ray {prepare,inspect,requeue,verify,evaluate,embed,fill,diff,replay} ...",
+        usage="mlim-ray {prepare,inspect,requeue,verify,evaluate,compare,embed,fill,diff,replay} ...",
         description="From raw image-text records to a set that MLIM can be trained on; what a run's model is worth and "
         "what it makes of records; what sets two runs apart.",
         formatter_class=WholeWordHelp,
@@ -86,6 +87,7 @@ def _parser() -> PlainParser:
     add_inspect_flags(inspect)
     inspect.set_defaults(run=partial(run_inspect, auto_image_size=_TINY_IMAGE_SIZE))
     add_evaluate_command(commands)
+    add_compare_command(commands)
     add_embed_command(commands)
     add_fill_command(commands)
     add_replay_command(commands)

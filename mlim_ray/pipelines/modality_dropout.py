@@ -3,8 +3,9 @@
 Every fine-tuning is a cell of its own, one JSON file in the run folder, so that a resumed run repeats none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ import torch
 from mlim_ray.config import PretrainConfig
 from mlim_ray.config.files import config_text
 from mlim_ray.config.pairs_run import PairsRunConfig
-from mlim_ray.data import storage
 from mlim_ray.data.lease import Lease
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.sources.generated import PREFIX as GENERATED
@@ -26,6 +26,7 @@ from mlim_ray.evaluation.pair_task import PairTask, Scores, make_task
 from mlim_ray.evaluation.pairs import FROM_SCRATCH, PRE_TRAINED, Arm, arms_of, references_of, run_arm, summarise
 from mlim_ray.evaluation.result import Cell
 from mlim_ray.model import MlimModel
+from mlim_ray.pipelines.cells import run_cells
 from mlim_ray.pipelines.cluster import connect
 from mlim_ray.pipelines.measure import gpu_options
 from mlim_ray.pipelines.plan import check_run, describe_run
@@ -33,7 +34,7 @@ from mlim_ray.pipelines.pretrain import pretrain
 from mlim_ray.pipelines.request import RunRequest
 from mlim_ray.pipelines.setting import Setting, is_prepared, open_setting
 from mlim_ray.pipelines.signals import stopping
-from mlim_ray.reporting.progress import Stage, say
+from mlim_ray.reporting.progress import say
 from mlim_ray.training.build import build_model
 from mlim_ray.training.checkpoint import CheckpointStore
 from mlim_ray.training.run_folder import RunFolder, claim_folder
@@ -158,25 +159,15 @@ def _pretrain(
 def _run_cells(folder: RunFolder, setting: Setting[PairsRunConfig], task: PairTask) -> None:
     """Run the cells that have no file yet, as many at a time as there are CPUs or GPUs."""
     config = setting.config
-    cells = list(_cells(config))
-    missing = [cell for cell in cells if not storage.exists(folder.file(cell.file))]
     there, shared = RunFolder(folder.anywhere), ray.put(task)
     options = gpu_options(1.0 if ray.cluster_resources().get("GPU", 0.0) >= 1.0 else 0.0)
-    running: dict[Any, str] = {}
-    for cell in missing:
-        arguments = (config, setting.prepared, there, shared, cell)
-        running[_run_cell.options(**options, name=f"fine-tune {cell.arm.name}").remote(*arguments)] = cell.file
-    if not storage.exists(folder.file(_REFERENCES)):
-        reference = _refer.options(**options, name="references of pairs").remote(
-            config, setting.prepared, there, shared
-        )
-        running[reference] = _REFERENCES
-    num_all = len(cells) + 1
-    with Stage("pairs", num_all, "fine-tunings", already_done=num_all - len(running)) as stage:
-        while running:
-            (ready, *_), _ = ray.wait(list(running))
-            folder.write_json(running.pop(ready), ray.get(ready))
-            stage.advance(num_all - len(running))
+    given = (config, setting.prepared, there, shared)
+    cells: dict[str, Callable[[], ray.ObjectRef[dict[str, Any]]]] = {
+        cell.file: partial(_run_cell.options(**options, name=f"fine-tune {cell.arm.name}").remote, *given, cell)
+        for cell in _cells(config)
+    }
+    cells[_REFERENCES] = partial(_refer.options(**options, name="references of pairs").remote, *given)
+    run_cells(folder, cells, "pairs", "fine-tunings")
 
 
 @ray.remote(num_cpus=1)

@@ -58,13 +58,15 @@ class _Records:
     """the prepared set's, with no auto left"""
 
 
-def describe_run(request: RunRequest[Config], experiment: str = "pretrain") -> dict[str, object]:
+def describe_run(
+    request: RunRequest[Config], experiment: str = "pretrain", auto_feed: Feed = "stream"
+) -> dict[str, object]:
     """Print the plan of a pre-training run, or of an experiment that consists of some; gives its figures.
 
     Raises ValueError where the run would be refused.
     """
     with _cluster(request.address) as cluster:
-        folder, config, records, plan = _plan_run(request, cluster, experiment)
+        folder, config, records, plan = _plan_run(request, cluster, experiment, auto_feed)
         order = _order(config, records)
         num_steps = config.train.num_steps
         _say_plan(config, records)
@@ -96,10 +98,10 @@ def budget(search: SearchConfig) -> str:
     return f"{' + '.join(parts)} = {most:,} records at most"
 
 
-def check_run(request: RunRequest[Config], experiment: str = "pretrain") -> None:
+def check_run(request: RunRequest[Config], experiment: str = "pretrain", auto_feed: Feed = "stream") -> None:
     """Raise ValueError where a run would be refused, before anything is started; on a cluster, Ray is asked later."""
     if request.address == LOCAL:
-        _plan_run(request, this_machine(), experiment)
+        _plan_run(request, this_machine(), experiment, auto_feed)
 
 
 def check_search(request: RunRequest[SearchRunConfig]) -> None:
@@ -109,9 +111,9 @@ def check_search(request: RunRequest[SearchRunConfig]) -> None:
 
 
 def _plan_run(
-    request: RunRequest[Config], cluster: Cluster, experiment: str
+    request: RunRequest[Config], cluster: Cluster, experiment: str, auto_feed: Feed
 ) -> tuple[RunFolder, Config, _Records, WorkerPlan]:
-    folder, config, records = _open(request, cluster, experiment, auto_feed="stream")
+    folder, config, records = _open(request, cluster, experiment, auto_feed=auto_feed)
     streams = config.feed.kind == "stream"
     plan = plan_run(cluster, request.num_workers, streams=streams, min_workers=request.min_workers)
     return folder, config, records, plan

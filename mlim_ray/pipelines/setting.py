@@ -216,8 +216,11 @@ def check_same_set(folder: RunFolder, prepared: PreparedSet) -> None:
     if not storage.exists(folder.file("environment.json")):
         # It was killed before its first step.
         return
-    pinned = folder.read_json("environment.json").get("manifest_sha256")
-    if pinned != manifest_sha256(prepared.path):
+    environment = folder.read_json("environment.json")
+    # An experiment on several sets has a folder for each below its own.
+    if "manifest_sha256" not in environment:
+        return
+    if environment["manifest_sha256"] != manifest_sha256(prepared.path):
         raise ValueError(
             f"--resume: the run in {folder.path} was started on another state of the set {prepared.path}; restore the "
             "set as it was, or start a new run with another --out"

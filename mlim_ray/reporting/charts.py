@@ -26,7 +26,7 @@ def run_charts(metrics: Sequence[MetricLine], probe: ProbeFigures) -> dict[str, 
     """Curves of a run by element id; empty without metric lines."""
     if not metrics:
         return {}
-    lines = _thinned(metrics)
+    lines = thinned(metrics)
     charts = {
         "curve-total": _curves(lines, [("loss/total", "total", INK, "solid")]),
         "curve-mlm": _loss_curves(lines, "mlm", probe["unigram_entropy"], "word frequencies alone"),
@@ -175,7 +175,7 @@ def short(value: Any) -> float | None:
     return None if number is None else float(f"{number:.5g}")
 
 
-def _thinned(lines: Sequence[MetricLine]) -> list[MetricLine]:
+def thinned(lines: Sequence[MetricLine]) -> list[MetricLine]:
     """At most MAX_POINTS lines, evenly spaced, the first and the last among them."""
     if len(lines) <= MAX_POINTS:
         return list(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,10 +75,11 @@ def _shown(source: str, found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tables(part: Mapping[str, Any]) -> dict[str, Any]:
-    return {"tables": [{**table, **_table(table["rows"])} for table in part["tables"]]}
+    return {"tables": [{**table, **shown_table(table["rows"])} for table in part["tables"]]}
 
 
-def _table(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
+def shown_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The columns of a table with their heads, and its cells as text."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     digits = {name: column_digits(rows, name) for name in names}
     cells = [[ShownCell.of(row.get(name), digits[name]) for name in names] for row in rows]

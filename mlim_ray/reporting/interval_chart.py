@@ -58,7 +58,7 @@ def arms_chart(search: Search) -> IntervalChart | None:
     arms = sorted(confirmation.arms, key=lambda arm: arm.mean)
     earlier = {arm.trial: _score(search, arm) for arm in arms}
     scores = [score for score in earlier.values() if score is not None]
-    axis = _Axis([*(value for arm in arms for value in (*arm.interval, *arm.scores)), *scores])
+    axis = Axis([*(value for arm in arms for value in (*arm.interval, *arm.scores)), *scores])
     rows = []
     for arm in arms:
         trial = search.trial(arm.trial)
@@ -91,7 +91,7 @@ def differences_chart(search: Search) -> IntervalChart | None:
     best = confirmation.best.trial
     first = confirmation.differences_of(best)
     rest = [one for one in confirmation.differences if best not in (one.trial, one.against)]
-    axis = _Axis([0.0, *(value for one in [*first, *rest] for value in one.interval)])
+    axis = Axis([0.0, *(value for one in [*first, *rest] for value in one.interval)])
     return IntervalChart(
         tuple(_difference_row(search, one, axis) for one in [*first, *rest]),
         axis.ticks(signed=True),
@@ -100,7 +100,7 @@ def differences_chart(search: Search) -> IntervalChart | None:
     )
 
 
-def _difference_row(search: Search, one: ScoreDifference, axis: _Axis) -> IntervalRow:
+def _difference_row(search: Search, one: ScoreDifference, axis: Axis) -> IntervalRow:
     first, second = search.trial(one.trial), search.trial(one.against)
     assert first is not None and second is not None, "Search.of checks that every confirmed setting is a trial's"
     low, high = one.interval
@@ -123,7 +123,7 @@ def _score(search: Search, arm: ConfirmedArm) -> float | None:
     return None if trial is None or not trial.is_ranked else trial.score
 
 
-class _Axis:
+class Axis:
     """From values to per cent of the width."""
 
     def __init__(self, values: Sequence[float]) -> None:

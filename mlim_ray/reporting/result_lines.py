@@ -23,7 +23,8 @@ def result_lines(heading: str, result: Mapping[str, Any], width: int) -> Iterato
     """
     yield heading
     for found in result["tables"]:
-        yield f"{found['title']}"
+        if found["title"]:
+            yield f"{found['title']}"
         if found["rows"]:
             yield _table(found["rows"], width)
     yield from (f"-> {sentence}" for sentence in result["verdict"])

@@ -234,7 +234,12 @@ def _exceeds(entry: EntryDifference, tolerance: float) -> bool:
     return entry.part != "loss" or _relative(entry) > tolerance
 
 
+def decides(knob: str) -> bool:
+    """Whether a knob can change what is learned."""
+    return not knob.startswith(_UNDECISIVE)
+
+
 def _knob_differences(a: dict[str, Any], b: dict[str, Any]) -> Iterator[KnobDifference]:
     for knob in dict.fromkeys([*a, *b]):
         if a.get(knob) != b.get(knob):
-            yield KnobDifference(knob, a.get(knob), b.get(knob), not knob.startswith(_UNDECISIVE))
+            yield KnobDifference(knob, a.get(knob), b.get(knob), decides(knob))

@@ -39,6 +39,13 @@ def experiment(request: pytest.FixtureRequest) -> Path:
     return path
 
 
+@pytest.fixture(params=[path for path in EXPERIMENTS if path.stem != "transfer"], ids=lambda path: path.stem)
+def one_size(request: pytest.FixtureRequest) -> Path:
+    """An experiment whose models are all of one size, so that they can share a set or a start."""
+    path: Path = request.param
+    return path
+
+
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Runs leave their results below the current folder: an empty one, so that nothing can hide."""
@@ -112,11 +119,11 @@ def test_a_plan_from_a_real_command_line(experiment: Path, empty_folder: Path, t
 
 
 def test_a_plan_of_a_prepared_set(
-    experiment: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    one_size: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "run")
     argv = ["--data", str(prepared), "--out", out, "--model.size", "tiny", "--seed", "7", "--json", "--dry-run"]
-    assert load_main(experiment)(argv) == 0
+    assert load_main(one_size)(argv) == 0
     config, lines, summary = plan_of(capsys.readouterr().out)
     assert autos(config) == []
     assert (config["train"]["seed"], config["prepare"]["vocabulary_size"]) == (7, 200)
@@ -129,6 +136,28 @@ def test_a_plan_of_a_prepared_set(
     assert 600_000 < int(num_parameters.replace(",", "")) < 800_000
     assert re.search(r"= \d+ CPU, \d+ GPU$", lines["workers"]) and "left for Ray Data" in lines["cluster"]
     assert lines["output"] == summary["out"] == out and not Path(out).exists()
+
+
+def test_two_sizes_of_a_model_are_refused_a_set_of_one(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, load_main(ROOT / "experiments" / "transfer.py"), "--data", str(prepared))
+    assert line.startswith(f"{prepared} holds pictures of 32 pixels and --model.size small takes 112")
+
+
+def test_cells_of_several_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    main = load_main(ROOT / "experiments" / "compare_masking.py")
+    flags = ["--compare.arms", "mam,independent-50", "--steps", "70", "--dry-run", "--json"]
+    assert main(["--data", "generated:300,generated:301", *flags]) == 0
+    _, lines, summary = plan_of(capsys.readouterr().out)
+    assert lines["cells"] == "2 x 2 settings x 3 seeds = 12 runs of 70 steps" and summary["num_cells"] == 12
+    assert lines["parts"] == "on generated:300; on generated:301"
+    for data, problem in (
+        ("generated:300,generated:300", "expected one source or several different ones"),
+        ("generated:300,", "expected one source or several different ones"),
+        ("generated:300,absent/", "absent/ does not exist"),
+    ):
+        assert problem in refused(capsys, main, "--data", data)
+    assert "--tasks: given poetry" in refused(capsys, main, "--data", "generated:300", "--tasks", "poetry")
+    assert "--workers: given 2, expected 1" in refused(capsys, main, "--data", "generated:300", "--workers", "2")
 
 
 def test_the_steps_of_a_run(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -264,9 +293,9 @@ def earlier(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_source_is_to_be_split_by_the_tokenizer_of_the_run_that_is_started_from(
-    experiment: Path, prepared: Path, earlier: Path, capsys: pytest.CaptureFixture[str]
+    one_size: Path, prepared: Path, earlier: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main = load_main(experiment)
+    main = load_main(one_size)
     start = ["--init-from", str(earlier), "--model.size", "tiny", "--dry-run", "--json"]
     assert main(["--data", "generated:120", *start]) == 0
     config, lines, _ = plan_of(capsys.readouterr().out)
