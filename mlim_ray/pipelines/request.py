@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 from mlim_ray.config.run import PretrainConfig
 
-Config = TypeVar("Config", bound=PretrainConfig)
+Config = TypeVar("Config", bound=PretrainConfig, covariant=True)
 
 
 @dataclass(frozen=True)
