@@ -5,14 +5,14 @@ from typing import Generic, TypeVar
 
 from mlim_ray.config.run import PretrainConfig
 
-Config_co = TypeVar("Config_co", bound=PretrainConfig, covariant=True)
+Config = TypeVar("Config", bound=PretrainConfig, covariant=True)
 
 
 @dataclass(frozen=True)
-class RunRequest(Generic[Config_co]):
+class RunRequest(Generic[Config]):
     """One pre-training run or one search, as asked for; nothing has started yet."""
 
-    config: Config_co
+    config: Config
     """what is learned (and searched)"""
     data: str
     """the source: a path, an s3 address, a prepared set, or `generated:NUM_RECORDS`"""

@@ -223,10 +223,8 @@ def test_sources_that_cannot_be(experiment: Path, tmp_path: Path, capsys: pytest
         assert problem in refused(capsys, main, "--data", source)
 
 
-def test_a_set_that_does_not_fit_the_model(
-    experiment: Path, prepared: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    line = refused(capsys, load_main(experiment), "--data", str(prepared), "--model.size", "base")
+def test_a_set_that_does_not_fit_the_model(one_size: Path, prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, load_main(one_size), "--data", str(prepared), "--model.size", "base")
     assert line.startswith(f"{prepared} holds pictures of 32 pixels and --model.size base takes ")
     assert "mlim-ray prepare --image-size" in line
 
@@ -308,9 +306,9 @@ def test_a_source_is_to_be_split_by_the_tokenizer_of_the_run_that_is_started_fro
 
 
 def test_a_start_that_does_not_fit(
-    experiment: Path, prepared: Path, earlier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    one_size: Path, prepared: Path, earlier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main = load_main(experiment)
+    main = load_main(one_size)
     start = ("--init-from", str(earlier), "--data", "generated:120", "--model.size")
     line = refused(capsys, main, *start, "base")
     assert line.startswith(f"--init-from {earlier}: its model is of size tiny") and "use --model.size tiny" in line
