@@ -3,6 +3,8 @@
 Legend: T distinct titles, P distinct pictures, Q queries, C candidates, D width.
 """
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +30,7 @@ from mlim_ray.evaluation.retrieval_result import (
     RetrievalResult,
     RetrievalRow,
 )
+from mlim_ray.evaluation.showing import Shown
 from mlim_ray.model import MlimModel
 
 DIRECTIONS: tuple[Direction, ...] = ("title to picture", "picture to title")
@@ -57,7 +60,7 @@ def retrieve(bench: Bench, config: RetrieveConfig) -> RetrievalResult:
     }
     is_new: dict[Direction, NDArray[np.bool_]] = {
         "title to picture": is_new_T,
-        "picture to title": ~(pool.right_TP & ~is_new_T[:, None]).any(0),
+        "picture to title": np.logical_not(np.any(pool.right_TP & ~is_new_T[:, None], axis=0)),
     }
     ranks = {
         (direction, way): rank(some[direction], rights[direction])
@@ -99,7 +102,7 @@ def _all_scores(bench: Bench, config: RetrieveConfig, pool: Pool, train: Records
             config.contrastive,
             config.temperature,
             bench.seed,
-            lambda done, of, way=way: bench.on_progress(f"retrieve: {way}", done, of),
+            partial(bench.on_progress, f"retrieve: {way}"),
         )
         scores[way] = _both_ways(embed(some, pool.titles, "text") @ embed(some, pool.pictures, "image").T)
     scores[RERANKED] = _reranked(bench, config, pool, scores[CONTRASTIVE])
@@ -114,7 +117,8 @@ def _frozen_similarity(model: MlimModel, pool: Pool, train: Records) -> Floats:
     """Cosines [T, P] of pooled states, each side less its mean over training records (our choice): bare states of the
     two sides differ by an offset that is larger than what tells records apart."""
     sides = []
-    for shown, records in (("text", pool.titles), ("image", pool.pictures)):
+    both: tuple[tuple[Shown, Records], ...] = (("text", pool.titles), ("image", pool.pictures))
+    for shown, records in both:
         mean_D = pooled_features(model, train, shown).mean(0)
         states = pooled_features(model, records, shown).astype(np.float64) - mean_D
         sides.append(states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12))
@@ -150,10 +154,10 @@ def _reranked(bench: Bench, config: RetrieveConfig, pool: Pool, scores: _Scores)
 
 def _row(direction: Direction, way: str, ranks: Ranks, is_new_Q: NDArray[np.bool_], seed: int) -> RetrievalRow:
     expected_Q = ranks.expected()
-    recalls = [bootstrap_mean(ranks.hits_at(num_first), seed=seed) for num_first in (1, 5, 10)]
+    at_1, at_5, at_10 = (bootstrap_mean(ranks.hits_at(num_first), seed=seed) for num_first in (1, 5, 10))
     median = bootstrap(lambda index: float(np.median(expected_Q[index])), len(expected_Q), seed=seed)
     new = bootstrap_mean(ranks.hits_at(10)[is_new_Q], seed=seed) if is_new_Q.any() else None
-    return RetrievalRow(direction, way, *recalls, median, new)
+    return RetrievalRow(direction, way, at_1, at_5, at_10, median, new)
 
 
 def _differences(ranks: dict[tuple[Direction, str], Ranks], seed: int) -> list[Difference]:
