@@ -64,14 +64,14 @@ def bucket_range(bucket: int, num_buckets: int) -> tuple[int, int]:
 def write_slice(path: str, batches: Sequence[pa.Table], num_buckets: int, schema: pa.Schema = SCHEMA) -> int:
     """Write the records of a slice, given as tables of `schema`, as one file at `path`; gives its CRC-32.
 
-    The column `image` is optional, and the only one of pictures.
+    Pictures are the bytes of a column `image`, if there is one.
     """
     table = pa.concat_tables(batches) if batches else schema.empty_table()
     buckets = bucket_of(table["key_hash"].to_numpy(), num_buckets)
     order = np.argsort(buckets, kind="stable")
     edges = np.searchsorted(buckets[order], np.arange(num_buckets + 1))
     pictures: list[memoryview] = []
-    if _IMAGE in schema.names:
+    if _has_pictures(schema):
         lengths = pc.binary_length(table[_IMAGE]).cast(_NUM_BYTES.type)
         found = [memoryview(image.as_buffer()) for image in table[_IMAGE]]
         pictures = [found[place] for place in order.tolist()]
@@ -111,7 +111,7 @@ def read_bucket(paths: Sequence[str], bucket: int, schema: pa.Schema = SCHEMA) -
     found = [cell for cell in cells if cell is not None]
     rows = pa.Table.from_batches([cell.rows for cell in found], _cell_schema(schema))
     order = pc.sort_indices(rows, [(name, "ascending") for name in ("key_hash", "key", "slice", "row")])
-    if _IMAGE not in schema.names:
+    if not _has_pictures(schema):
         return rows.take(order).combine_chunks()
     pictures = [picture for cell in found for picture in cell.pictures]
     images = pa.array([pictures[place] for place in order.to_pylist()], schema.field(_IMAGE).type)
@@ -156,16 +156,21 @@ def _read_cell(path: str, bucket: int, schema: pa.Schema) -> _Cell | None:
         return None
     content = memoryview(_read(path, start, stop - start))
     rows = pa.ipc.read_record_batch(pa.py_buffer(content[: first_picture - start]), _cell_schema(schema))
-    if _IMAGE not in schema.names:
+    if not _has_pictures(schema):
         return _Cell(rows, [])
     lengths = rows.column(schema.get_field_index(_IMAGE)).to_pylist()
     ends = np.cumsum([first_picture - start, *lengths]).tolist()
     return _Cell(rows, [content[begin:end] for begin, end in pairwise(ends)])
 
 
+def _has_pictures(schema: pa.Schema) -> bool:
+    # Embeddings of pictures have a column of that name too, of numbers.
+    return _IMAGE in schema.names and schema.field(_IMAGE).type == SCHEMA.field(_IMAGE).type
+
+
 def _cell_schema(schema: pa.Schema) -> pa.Schema:
     """Of a cell's rows: the length of each picture stands in its place."""
-    return schema.set(schema.get_field_index(_IMAGE), _NUM_BYTES) if _IMAGE in schema.names else schema
+    return schema.set(schema.get_field_index(_IMAGE), _NUM_BYTES) if _has_pictures(schema) else schema
 
 
 def _read(path: str, start: int, length: int) -> bytes:

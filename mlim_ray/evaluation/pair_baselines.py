@@ -97,7 +97,7 @@ def _readings(side: PairSide) -> NDArray[np.int8]:
     columns = {"category": examples.labels, **examples.attributes}
     values = [
         {
-            name: columns[name][side.listings_P2[:, place]]
+            name: columns[name][side.listings_P2[:, place]].tolist()
             for name, attribute in synthetic.ATTRIBUTES.items()
             if attribute.is_shown
         }

@@ -37,7 +37,7 @@ class Ranks:
 
     def expected(self) -> Floats:
         """Expected rank [Q] of the first right answer, from 1."""
-        return np.asarray(1.0 + self.ahead_Q + self.wrong_tied_Q / (self.right_tied_Q + 1.0), np.float64)
+        return (1.0 + self.ahead_Q + self.wrong_tied_Q / (self.right_tied_Q + 1.0)).astype(np.float64)
 
 
 def rank(scores_QC: Floats, right_QC: NDArray[np.bool_]) -> Ranks:

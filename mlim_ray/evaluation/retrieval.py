@@ -58,8 +58,10 @@ def retrieve(bench: Bench, config: RetrieveConfig) -> RetrievalResult:
         "title to picture": pool.right_TP,
         "picture to title": pool.right_TP.T,
     }
-    known_P = np.asarray((pool.right_TP & ~is_new_T[:, None]).any(axis=0))
-    is_new: dict[Direction, NDArray[np.bool_]] = {"title to picture": is_new_T, "picture to title": ~known_P}
+    is_new: dict[Direction, NDArray[np.bool_]] = {
+        "title to picture": is_new_T,
+        "picture to title": np.logical_not(np.any(pool.right_TP & ~is_new_T[:, None], axis=0)),
+    }
     ranks = {
         (direction, way): rank(some[direction], rights[direction])
         for direction in DIRECTIONS
@@ -94,8 +96,14 @@ def _all_scores(bench: Bench, config: RetrieveConfig, pool: Pool, train: Records
         FROZEN: _both_ways(_frozen_similarity(bench.model, pool, train)),
     }
     for way, some in towers.items():
-        progress = partial(bench.on_progress, f"retrieve: {way}")
-        train_towers(some, train, config.contrastive, config.temperature, bench.seed, progress)
+        train_towers(
+            some,
+            train,
+            config.contrastive,
+            config.temperature,
+            bench.seed,
+            partial(bench.on_progress, f"retrieve: {way}"),
+        )
         scores[way] = _both_ways(embed(some, pool.titles, "text") @ embed(some, pool.pictures, "image").T)
     scores[RERANKED] = _reranked(bench, config, pool, scores[CONTRASTIVE])
     return scores
@@ -109,8 +117,8 @@ def _frozen_similarity(model: MlimModel, pool: Pool, train: Records) -> Floats:
     """Cosines [T, P] of pooled states, each side less its mean over training records (our choice): bare states of the
     two sides differ by an offset that is larger than what tells records apart."""
     sides = []
-    shown_sides: tuple[tuple[Shown, Records], ...] = (("text", pool.titles), ("image", pool.pictures))
-    for shown, records in shown_sides:
+    both: tuple[tuple[Shown, Records], ...] = (("text", pool.titles), ("image", pool.pictures))
+    for shown, records in both:
         mean_D = pooled_features(model, train, shown).mean(0)
         states = pooled_features(model, records, shown).astype(np.float64) - mean_D
         sides.append(states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12))
@@ -146,10 +154,10 @@ def _reranked(bench: Bench, config: RetrieveConfig, pool: Pool, scores: _Scores)
 
 def _row(direction: Direction, way: str, ranks: Ranks, is_new_Q: NDArray[np.bool_], seed: int) -> RetrievalRow:
     expected_Q = ranks.expected()
-    recall_1, recall_5, recall_10 = (bootstrap_mean(ranks.hits_at(num_first), seed=seed) for num_first in (1, 5, 10))
+    at_1, at_5, at_10 = (bootstrap_mean(ranks.hits_at(num_first), seed=seed) for num_first in (1, 5, 10))
     median = bootstrap(lambda index: float(np.median(expected_Q[index])), len(expected_Q), seed=seed)
     new = bootstrap_mean(ranks.hits_at(10)[is_new_Q], seed=seed) if is_new_Q.any() else None
-    return RetrievalRow(direction, way, recall_1, recall_5, recall_10, median, new)
+    return RetrievalRow(direction, way, at_1, at_5, at_10, median, new)
 
 
 def _differences(ranks: dict[tuple[Direction, str], Ranks], seed: int) -> list[Difference]:
