@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mlim_ray.command_line.main import main as mlim_ray
+from mlim_ray.pipelines.signals import RESUMABLE
 from tests.experiments.loading import EXPERIMENTS, load_main
 
 pytestmark = pytest.mark.cluster
@@ -48,7 +49,7 @@ def kill_after_first_cell(folder: Path) -> None:
         while not ended_cells(folder / "run") and process.poll() is None:
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
-        process.wait()
+        assert process.wait() == RESUMABLE
 
 
 def test_a_comparison_that_is_killed_and_goes_on(
@@ -60,6 +61,7 @@ def test_a_comparison_that_is_killed_and_goes_on(
     told = (tmp_path / "first.log").read_text()
     before = ended_cells(tmp_path / "run")
     assert 1 <= len(before) < 8, told
+    assert "Traceback" not in told
     assert "continue with: python experiments/compare_masking.py --out run --resume" in told
 
     main = load_main(EXPERIMENT)
