@@ -18,7 +18,7 @@ from mlim_ray.training.tensors import BatchTensors, to_tensors
 
 Shown = Literal["image", "text", "both"]
 SHOWN: tuple[Shown, ...] = ("image", "text", "both")
-_NUM_UNSHOWN_PIECES = 8
+NUM_UNSHOWN_PIECES = 8
 """in place of any text that is not shown (our choice): as many as it has would tell its length, which on real titles
 tells labels"""
 
@@ -33,7 +33,7 @@ def shown_batch(records: Records, shown_B: NDArray[np.str_] | Shown, num_cells: 
     token_ids_BT, num_tokens_B = records.token_ids_RT.copy(), records.num_tokens_R.copy()
     token_hidden_BT = np.zeros(token_ids_BT.shape, bool)
     unshown = np.flatnonzero(shown_B == "image")
-    num_pieces = min(_NUM_UNSHOWN_PIECES, token_ids_BT.shape[1] - 2)
+    num_pieces = min(NUM_UNSHOWN_PIECES, token_ids_BT.shape[1] - 2)
     separator = token_ids_BT[unshown, num_tokens_B[unshown] - 1]
     token_hidden_BT[unshown, 1 : num_pieces + 1] = True
     token_ids_BT[unshown, num_pieces + 1] = separator

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mlim_ray.data.counter import draw
 from mlim_ray.data.preprocessing import Picture, Preprocessor, as_list, is_picture
-from mlim_ray.data.tokenizer import SPECIAL_TOKENS
+from mlim_ray.data.tokenizer import MASK, SPECIAL_TOKENS
+from mlim_ray.evaluation.showing import NUM_UNSHOWN_PIECES
 from mlim_ray.inference.guess import WordGuess
 from mlim_ray.model import MlimModel
 from mlim_ray.model.named_inputs import Arguments, named_inputs
@@ -107,6 +108,9 @@ class LoadedModel:
             ValueError: neither is given, or an input cannot be used.
         """
         alone = is_picture(images) if images is not None else isinstance(texts, str)
+        if texts is None and images is not None:
+            # Of a picture alone evaluations know nothing of its text, not even how long it is.
+            texts = [" ".join([MASK] * NUM_UNSHOWN_PIECES)] * len(as_list(images))
         vectors = []
         for inputs in self._batches(images, texts):
             states = self.model.encode(*inputs)
