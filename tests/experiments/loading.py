@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,3 +21,8 @@ def load_main(path: Path) -> Main:
     spec.loader.exec_module(module)
     main: Main = module.main
     return main
+
+
+def run_main(path: Path) -> Main:
+    """What runs an experiment in a process of its own, as a person does; tests of one process may share a Ray."""
+    return lambda flags: subprocess.run([sys.executable, str(path), *flags]).returncode

@@ -14,7 +14,7 @@ import pytest
 
 from mlim_ray.command_line.main import main as mlim_ray
 from mlim_ray.pipelines.signals import RESUMABLE
-from tests.experiments.loading import EXPERIMENTS, load_main
+from tests.experiments.loading import EXPERIMENTS, run_main
 
 pytestmark = pytest.mark.cluster
 
@@ -64,7 +64,7 @@ def test_a_comparison_that_is_killed_and_goes_on(
     assert "Traceback" not in told
     assert "continue with: python experiments/compare_masking.py --out run --resume" in told
 
-    main = load_main(EXPERIMENT)
+    main = run_main(EXPERIMENT)
     assert main(["--out", "run", "--resume", "--no-dashboard", "--json"]) == 0
     summary = json.loads(capfd.readouterr().out.splitlines()[-1])
     after = ended_cells(tmp_path / "run")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlim_ray.training.run_folder import RunFolder
-from tests.experiments.loading import EXPERIMENTS, load_main
+from tests.experiments.loading import EXPERIMENTS, run_main
 
 pytestmark = pytest.mark.cluster
 
@@ -25,7 +25,7 @@ def test_a_comparison_and_its_resumption(
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.chdir(tmp_path)
-    main = load_main(next(path for path in EXPERIMENTS if path.stem == "modality_dropout"))
+    main = run_main(next(path for path in EXPERIMENTS if path.stem == "modality_dropout"))
     assert main([*FLAGS, "--out", "run"]) == 0
     summary = json.loads(capfd.readouterr().out.splitlines()[-1])
     run = tmp_path / "run"

@@ -368,7 +368,7 @@ def test_the_manifest_is_plain_json(tmp_path: Path) -> None:
     source = write_source(tmp_path / "a.parquet", 60)
     prepare(str(source), str(tmp_path / "out"), configured())
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert manifest["format"] == "mlim_ray prepared set" and manifest["version"] == 2
+    assert manifest["format"] == "mlim_ray prepared set" and manifest["version"] == 3
     assert manifest["columns"] == {
         "image": "image",
         "text": "text",
