@@ -1,0 +1,1 @@
+"""What `mlim-ray doctor` looks at, before money is spent: one file a kind of question."""
