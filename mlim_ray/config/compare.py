@@ -1,10 +1,13 @@
 """The whole config of a comparison of masking settings."""
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from mlim_ray.config.base import Section
+from mlim_ray.config.evaluate import EvaluateConfig
+from mlim_ray.config.fine_tune import FineTuneConfig
+from mlim_ray.config.in_run import refuse_in_run
 from mlim_ray.config.masking import MamConfig
 from mlim_ray.config.masking_arms import OWN, masking_arm
 from mlim_ray.config.run import PretrainConfig
@@ -26,6 +29,13 @@ class CompareConfig(Section):
     """seeds of every setting, from train.seed on; the same for all of them"""
     tasks: tuple[str, ...] = ()
     """tasks of mlim-ray evaluate that every model is measured by as well; nothing: the two probes alone"""
+    task_records: Annotated[int, Field(ge=16)] | None = None
+    """most training records of a task; none: each task's own number. At their own numbers and epochs, the tasks of a
+    tiny model take several times as long as its pre-training"""
+    fine_tune_epochs: Annotated[float, Field(gt=0.0)] | None = None
+    """times that fine-tuning for a task sees each of its examples; none: each task's own number"""
+    match: Annotated[tuple[str, ...], Field(min_length=1)] = ("group",)
+    """columns that two listings of one product share, for the task pairs"""
 
     @model_validator(mode="after")
     def _arms_are_settings(self) -> Self:
@@ -39,11 +49,35 @@ class CompareConfig(Section):
             raise ValueError(f"arms: {twice} is given twice, expected every setting once; leave one out")
         return self
 
+    @property
+    def evaluation(self) -> EvaluateConfig:
+        """The tasks as every model is measured by them."""
+        records = {} if self.task_records is None else {"num_train": self.task_records}
+        epochs = {} if self.fine_tune_epochs is None else {"num_epochs": self.fine_tune_epochs}
+        own = EvaluateConfig()
+
+        def shortened(fine_tune: FineTuneConfig) -> FineTuneConfig:
+            return fine_tune.model_copy(update=epochs)
+
+        sections: dict[str, dict[str, Any]] = {
+            "classification": records | {"fine_tune": shortened(own.classification.fine_tune)},
+            "retrieval": records | {"contrastive": shortened(own.retrieval.contrastive)},
+            "fill": records,
+            "pairs": {"match": self.match, "fine_tune": shortened(own.pairs.fine_tune)},
+        }
+        changed = {name: getattr(own, name).model_copy(update=update) for name, update in sections.items()}
+        return own.model_copy(update=changed | {"tasks": self.tasks})
+
 
 class CompareRunConfig(PretrainConfig):
     """Pre-training runs that differ in their masking and their seed alone."""
 
     compare: CompareConfig = Field(default_factory=CompareConfig)
+
+    @model_validator(mode="after")
+    def _measured_at_its_end(self) -> Self:
+        refuse_in_run(self.evaluate)
+        return self
 
     @model_validator(mode="after")
     def _own_masking_is_compared(self) -> Self:

@@ -1,6 +1,6 @@
 """Configs as YAML files: a run's whole `config.yaml`, and the `best.yaml` that a search writes.
 
-A `best.yaml` has two parts. `method` (masking, mlm, recon) is what a search learned about pre-training and
+A `best.yaml` has two parts. `method` (masking and the losses) is what a search learned about pre-training and
 carries over to another model size; `size` (model, train.learning_rate) belongs to the size that was searched.
 """
 
@@ -16,7 +16,10 @@ from mlim_ray.config.overlay import laid_over
 from mlim_ray.config.run import PretrainConfig
 from mlim_ray.config.wording import plain_problem, shown
 
-_BEST_SECTIONS = {"method": ("masking", "mlm", "recon"), "size": ("model", "train")}
+_BEST_SECTIONS = {
+    "method": ("masking", "resolution", "mlm", "recon", "itm", "itc", "balance"),
+    "size": ("model", "train"),
+}
 MOST_BYTES = 1 << 20
 """of a config file; a larger one is refused"""
 

@@ -39,7 +39,7 @@ class PairsConfig(Section):
     """fine-tune the untrained encoder as well"""
     num_seeds: int = Field(3, ge=2)
     """fine-tunings of each arm, each with its own head, order and dropout"""
-    fine_tune: FineTuneConfig = Field(default_factory=lambda: FineTuneConfig(num_epochs=4.0))
+    fine_tune: FineTuneConfig = Field(default_factory=lambda: FineTuneConfig(num_epochs=12.0))
 
     @property
     def matched_by_rules(self) -> bool:

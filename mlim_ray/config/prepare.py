@@ -8,7 +8,7 @@ from mlim_ray.config.base import AUTO, Section, ratio
 
 SOURCES = (
     "a Parquet file or folder, CSV, TSV or JSON Lines files and their pictures in a folder, WebDataset tar shards, "
-    "a folder of pictures per label, generated:NUM_RECORDS, or a prepared set; local or s3://"
+    "a folder of pictures per label, a Lance dataset, generated:NUM_RECORDS, or a prepared set; local or s3://"
 )
 """what a set can be prepared from, in words"""
 

@@ -13,7 +13,7 @@ class RetrieveConfig(Section):
     """test records whose titles and pictures are the pool (fewer when the split has fewer)"""
     num_train: int = Field(4_000, ge=2)
     """training records of the contrastive fine-tune, and of the means that frozen embeddings are centred by"""
-    contrastive: FineTuneConfig = Field(default_factory=lambda: FineTuneConfig(batch_size=128))
+    contrastive: FineTuneConfig = Field(default_factory=lambda: FineTuneConfig(num_epochs=5.0, batch_size=128))
     """how the copy is trained to bring a picture and its title together"""
     projection_width: int = Field(128, ge=1)
     """values of an embedding after the contrastive fine-tune"""

@@ -1,7 +1,7 @@
 """What trials of a search are ranked by, written as text: `probe`, `0.7*mlm+0.3*recon`, or `mlm,recon`."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 MEASURES = {
@@ -56,3 +56,8 @@ def parse_score(text: str) -> tuple[Objective, ...]:
     if len({objective.name for objective in objectives}) < len(objectives):
         raise ValueError(f"given {text!r}, expected each objective once")
     return tuple(objectives)
+
+
+def rank_score(objectives: Sequence[Objective], measures: Mapping[str, float]) -> float:
+    """What a trial is ranked by at a rung: its objective, or the mean of several (our choice)."""
+    return sum(objective.of(measures) for objective in objectives) / len(objectives)

@@ -28,7 +28,8 @@ class SearchConfig(Section):
     """one in so many trials passes a rung (ASHA)"""
     space: tuple[str, ...] = ()
     """what is varied beside or instead of the defaults: NAME=LOW..HIGH, NAME=LOW..HIGH:log, NAME=ONE|OTHER, or
-    NAME=VALUE, which fixes it; names are those of the default space and of any knob of mlm, recon, model and train"""
+    NAME=VALUE, which fixes it; names are those of the default space and of any knob of resolution, mlm, recon, itm,
+    itc, balance, model and train"""
     score: str = "probe"
     """what ranks trials, lower is better: probe, mlm, recon, linear_picture, linear_with_title, a sum such as
     0.7*mlm+0.3*recon, or several with commas for the front of those that none beats in all"""
@@ -53,6 +54,10 @@ class SearchConfig(Section):
     price_per_hour: Annotated[float, Field(gt=0.0)] | None = None
     """what an hour of the whole cluster costs, in any currency: the console then tells what is spent; none: it does
     not"""
+
+    mlflow: str | None = None
+    """address of an MLflow server, such as http://127.0.0.1:5000, that is told of the search and its trials while they
+    go on; name and password in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; none: none is"""
 
     @property
     def rungs(self) -> list[int]:
@@ -85,6 +90,13 @@ class SearchConfig(Section):
             _check_database(storage)
         return storage
 
+    @field_validator("mlflow")
+    @classmethod
+    def _server_tells_no_secret(cls, mlflow: str | None) -> str | None:
+        if mlflow is not None:
+            _check_server(mlflow)
+        return mlflow
+
 
 def _check_database(url: str) -> None:
     """Raise ValueError for an address that is none, or holds a password. What it says must not repeat that."""
@@ -98,4 +110,16 @@ def _check_database(url: str) -> None:
         raise ValueError(
             "the URL holds a password, which config.yaml would tell to everybody; leave it out and set the environment "
             "variable MLIM_RAY_STORAGE_PASSWORD"
+        )
+
+
+def _check_server(url: str) -> None:
+    """Raise ValueError for an address that is none, or holds a name or password. What it says must not repeat that."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("it is no address of an MLflow server, expected one such as http://127.0.0.1:5000")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(
+            "the address holds a name or password, which config.yaml would tell to everybody; leave it out and set the "
+            "environment variables MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )

@@ -32,12 +32,26 @@ DEFAULT_SPACE = {
 MAM's mode probabilities are the light mode's and the image-heavy share of the rest: two independent numbers that cover
 the simplex without a corner that the sampler cannot see. The learning rate's range is around the size's own.
 """
+WHERE_ASKED_FOR = {
+    "blockwise.image_ratio": "0.05..0.95",
+    "blockwise.text_ratio": "0.05..0.95",
+    "blockwise.image_only_probability": "0..0.5",
+    "blockwise.text_only_probability": "0..0.5",
+    "text_attentive.image_ratio": "0.05..0.95",
+    "text_attentive.text_ratio": "0.05..0.95",
+    "text_attentive.image_only_probability": "0..0.5",
+    "text_attentive.text_only_probability": "0..0.5",
+}
+"""What is varied of policies that a search meets only if `policy` names them (our choice)."""
+_WEIGHT_OF_OTHER_TARGETS = "0.1..10:log"
+"""of `recon.weight` where the image target is no raw pixels: those losses begin near 1 (our choice)"""
 LEARNING_RATE = "train.learning_rate"
-POLICIES = ("mam", "independent", "alternating")
+POLICIES = ("mam", "independent", "alternating", "blockwise", "text_attentive")
 _LEARNING_RATE_FACTOR = 3.0
 _SHARED = ("prepare", "feed", "probe", "search", "masking")
 """Sections that all trials share, and that of the policy, which has names of its own."""
-_FIXED = ("model.size", "model.init_from", "train.num_steps", "train.seed")
+_FIXED = ("model.size", "model.cell_size", "model.init_from", "train.num_steps", "train.seed")
+_NAMES = (*DEFAULT_SPACE, *WHERE_ASKED_FOR)
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _FORMS = "LOW..HIGH, LOW..HIGH:log, ONE|OTHER, or a single value"
@@ -86,7 +100,7 @@ def parse_entries(entries: Iterable[str]) -> dict[str, Dimension]:
             raise ValueError(f"given {entry!r}, expected NAME=WHAT with {_FORMS}")
         if name in found:
             raise ValueError(f"given {entry!r}, expected each name once; leave one {name} out")
-        if name not in DEFAULT_SPACE and (name in _FIXED or name.partition(".")[0] in (*_SHARED, *POLICIES)):
+        if name not in _NAMES and (name in _FIXED or name.partition(".")[0] in (*_SHARED, *POLICIES)):
             raise ValueError(f"given {entry!r}: {_why_not(name)}; varied can be {_known()}")
         try:
             found[name] = _checked(name, _dimension(text.strip()))
@@ -109,7 +123,14 @@ def parse_space(entries: Iterable[str], config: Section, learning_rate: float) -
     low, high = learning_rate / _LEARNING_RATE_FACTOR, learning_rate * _LEARNING_RATE_FACTOR
     space: dict[str, Dimension] = {LEARNING_RATE: Interval(low, high, log=True)}
     space = {name: space.get(name) or _dimension(text) for name, text in DEFAULT_SPACE.items()}
-    for name, dimension in parse_entries(entries).items():
+    if getattr(getattr(config, "recon", None), "kind", "pixels") != "pixels":
+        space["recon.weight"] = _dimension(_WEIGHT_OF_OTHER_TARGETS)
+    given = parse_entries(entries)
+    policies = given.get("policy", space["policy"])
+    for name, text in WHERE_ASKED_FOR.items():
+        if policies.holds(name.partition(".")[0]):
+            space[name] = _dimension(text)
+    for name, dimension in given.items():
         space[name] = _fitted(name, dimension, config) if is_knob(name) else dimension
     return space
 
@@ -196,4 +217,4 @@ def _why_not(name: str) -> str:
 
 
 def _known() -> str:
-    return f"{', '.join(DEFAULT_SPACE)}, and any knob of mlm, recon, model and train"
+    return f"{', '.join(_NAMES)}, and any knob of resolution, mlm, recon, itm, itc, balance, model and train"

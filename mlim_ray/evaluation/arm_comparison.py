@@ -8,6 +8,8 @@ from mlim_ray.evaluation.result import Cell, ResultTable
 from mlim_ray.evaluation.scores import LIMIT, LINEAR, PARTNER, Score
 
 _PROBES = (PARTNER, LINEAR)
+_UNTRAINED = "untrained encoder"
+"""what tasks call it"""
 NO_DIFFERENCE = "no difference found"
 
 
@@ -36,6 +38,11 @@ class MeasuredArms:
     def is_constant(self) -> bool:
         """Whether it measures something else than what was trained, such as a baseline of a task: no run differs."""
         return self.task not in _PROBES and len({value for values in self.values.values() for value in values}) == 1
+
+    @property
+    def is_of_training(self) -> bool:
+        """Whether it tells of what was trained: no baseline, and no untrained encoder, which may differ by setting."""
+        return not self.is_constant and (self.task in _PROBES or _UNTRAINED not in self.name)
 
     def is_better(self, arm: str) -> bool | None:
         """Whether a setting is better than the reference; None where no difference is found."""
@@ -115,7 +122,7 @@ class ArmComparison:
         """One sentence a figure of the probes; of a task of `mlim-ray evaluate`, those that differ."""
         sentences: list[str] = []
         for task in dict.fromkeys(measure.task for measure in self.measures):
-            measures = [one for one in self.measures if one.task == task and not one.is_constant]
+            measures = [one for one in self.measures if one.task == task and one.is_of_training]
             told = [one for one in measures if task in _PROBES or one.differs]
             for one in told:
                 sentences += self._sentences(one)

@@ -29,6 +29,9 @@ _TOGETHER = 256
 class Towers(nn.Module):
     """Something that gives each side of a record an embedding."""
 
+    width: int
+    """of the encoder; without one, of the embeddings"""
+
     def forward(self, records: Records, side: Side) -> Tensor:
         """Embeddings [B, E] of any length."""
         raise NotImplementedError
@@ -40,6 +43,7 @@ class EncoderTowers(Towers):
     def __init__(self, model: MlimModel, width: int, seed: int) -> None:
         super().__init__()
         torch.manual_seed(seed)
+        self.width = model.config.hidden_size
         self.encoder = copy.deepcopy(model)
         self.projections = nn.ModuleDict(
             {side: nn.Linear(model.config.hidden_size, width, bias=False) for side in ("image", "text")}
@@ -57,6 +61,7 @@ class LinearTowers(Towers):
     def __init__(self, train: Records, width: int, seed: int, device: torch.device) -> None:
         super().__init__()
         torch.manual_seed(seed)
+        self.width = width
         self._piece_ids_V = pieces_of(train)
         pixels = raw_pixels(train)
         self._mean_X, self._std = pixels.mean(0), float(pixels.std()) or 1.0
@@ -114,7 +119,7 @@ def train_towers(
         image_BE, text_BE = towers(records, "image"), towers(records, "text")
         return contrastive_loss(image_BE, text_BE, torch.from_numpy(is_other_BB).to(image_BE.device), temperature)
 
-    fine_tune(towers, loss_of, len(train.key_hash_R), config, seed, on_progress)
+    fine_tune(towers, loss_of, len(train.key_hash_R), config, towers.width, seed, on_progress)
 
 
 @torch.inference_mode()

@@ -17,6 +17,8 @@ from mlim_ray.training.tensors import to_tensors
 
 Embeddings = dict[Shown, NDArray[np.float32]]
 """by what is shown, each [R, D]"""
+COLUMN_OF: dict[Shown, str] = {"image": "image", "text": "text", "both": "joint"}
+"""what is shown, and the column of its embedding where they are stored"""
 
 
 @torch.inference_mode()

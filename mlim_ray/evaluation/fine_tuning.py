@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mlim_ray.config import TrainConfig
+from mlim_ray.config import AUTO, TrainConfig
 from mlim_ray.config.fine_tune import FineTuneConfig
+from mlim_ray.model.sizes import fine_tuning_rate_of
 from mlim_ray.training.optimiser import learning_rate_at, make_optimiser
 from mlim_ray.training.precision import autocast
 
@@ -21,6 +22,7 @@ def fine_tune(
     loss_of: Callable[[NDArray[np.int64], np.random.Generator], Tensor],
     num_examples: int,
     config: FineTuneConfig,
+    width: int,
     seed: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -31,6 +33,7 @@ def fine_tune(
         loss_of: the loss of the examples with these indices; what it draws, it draws from the generator.
         num_examples: each is seen once an epoch, in a seeded order.
         config: how long and how fast.
+        width: of its encoder.
         seed: of the order and of all draws.
         on_progress: told how many steps of how many are done.
     """
@@ -39,7 +42,7 @@ def fine_tune(
     num_steps = max(1, round(config.num_epochs * num_batches))
     schedule = TrainConfig(
         num_steps=num_steps,
-        learning_rate=config.learning_rate,
+        learning_rate=fine_tuning_rate_of(width) if config.learning_rate == AUTO else config.learning_rate,
         weight_decay=config.weight_decay,
         warmup_ratio=config.warmup_ratio,
     )

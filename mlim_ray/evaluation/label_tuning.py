@@ -79,7 +79,15 @@ def tuned_predictions(
         logits_BL = labeller(train.records.take(index), shown)
         return F.cross_entropy(logits_BL.float(), torch.from_numpy(train.label_R[index]).to(model.device))
 
-    fine_tune(labeller, loss_of, len(train), config, seed, lambda done, of: on_progress(f"classify: {name}", done, of))
+    fine_tune(
+        labeller,
+        loss_of,
+        len(train),
+        config,
+        model.config.hidden_size,
+        seed,
+        lambda done, of: on_progress(f"classify: {name}", done, of),
+    )
     with torch.inference_mode():
         parts = [
             labeller(records.take(part), shown).argmax(1).cpu().numpy()

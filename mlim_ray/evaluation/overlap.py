@@ -7,13 +7,16 @@ Legend: R records.
 
 import hashlib
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlim_ray.data.counter import UInt64s, hash_key
+from mlim_ray.data.counter import UInt64s
 from mlim_ray.data.prepared import PreparedSet
+from mlim_ray.data.records import Records
 from mlim_ray.data.row_groups import DamagedShardError
 from mlim_ray.evaluation.result import Cell, ResultTable
 
@@ -28,7 +31,7 @@ class Traces:
 
     keys: UInt64s
     titles: UInt64s
-    """of the text in lower case"""
+    """of the text as a model reads it: split by its vocabulary and cut to its length"""
     pictures: UInt64s
     """of the stored bytes"""
     stored_as: tuple[int, str]
@@ -40,12 +43,12 @@ class Traces:
         keys, titles, pictures = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
         for group in range(prepared.num_groups(split)):
             try:
-                table = prepared.read_group(split, group, ("key_hash", "text", "image"))
+                table = prepared.read_group(split, group, ("key_hash", "token_ids", "image"))
             except DamagedShardError as error:
                 logger.warning("left out: %s", error)
                 continue
             keys.append(table["key_hash"].to_numpy())
-            titles.append(title_hashes(table["text"].to_pylist()))
+            titles.append(title_hashes(_rows(table["token_ids"])))
             pictures.append(np.array([_hash(image.as_buffer()) for image in table["image"]], np.uint64))
         image = prepared.manifest.image
         return cls(np.concatenate(keys), np.concatenate(titles), np.concatenate(pictures), (image.size, image.encoding))
@@ -111,8 +114,9 @@ class Overlap:
             )
         caption = (
             "Left out: records whose key the model was pre-trained on. Of the others, title seen and picture seen: "
-            "those with the title, or with every byte of the picture, of a record that it was pre-trained on. In "
-            "train: those of a training record of this set, which heads are trained on. A dash: not known."
+            "those with the title, as far as it is read, or with every byte of the picture, of a record that it was "
+            "pre-trained on. In train: those of a training record of this set, which heads are trained on. A dash: not "
+            "known."
         )
         return [ResultTable("Records in common with training", caption, rows)]
 
@@ -129,7 +133,18 @@ class Overlap:
         pictures = sum(of.with_pretraining.pictures or 0 for of in self.splits if of.with_pretraining)
         if pictures:
             found.append(f"{pictures:,} held-out records have a picture that was pre-trained on under another key.")
-        return found or ["No held-out record has a key or a picture that was pre-trained on."]
+        found = found or ["No held-out record has a key or a picture that was pre-trained on."]
+        others = sum(of.num_records - (of.num_trained or 0) for of in self.splits)
+        for who, titles in (
+            ("was pre-trained on", sum(of.with_pretraining.titles for of in self.splits if of.with_pretraining)),
+            ("a training record of this set has too", sum(of.with_training.titles for of in self.splits)),
+        ):
+            if 2 * titles > others:
+                found.append(
+                    f"Texts repeat: {titles:,} of the other {others:,} have one that {who}, so what is told from texts "
+                    "may be what was learned by heart."
+                )
+        return found
 
 
 @dataclass(frozen=True)
@@ -145,9 +160,10 @@ class Survey:
         """Indices of the records that the model was not pre-trained on."""
         return np.flatnonzero(~np.isin(key_hashes, self.trained_keys))
 
-    def titles_seen(self, texts: list[str]) -> NDArray[np.bool_] | None:
-        """For each title [R] whether the model was pre-trained on it."""
-        return None if self.trained_titles is None else np.isin(title_hashes(texts), self.trained_titles)
+    def titles_seen(self, records: Records) -> NDArray[np.bool_] | None:
+        """For each title [R], split by the model's vocabulary, whether the model was pre-trained on it."""
+        rows = (ids_T[:num] for ids_T, num in zip(records.token_ids_RT, records.num_tokens_R, strict=True))
+        return None if self.trained_titles is None else np.isin(title_hashes(rows), self.trained_titles)
 
 
 def survey(prepared: PreparedSet, pretrained_on: PreparedSet | None) -> Survey:
@@ -179,10 +195,17 @@ def survey(prepared: PreparedSet, pretrained_on: PreparedSet | None) -> Survey:
     )
 
 
-def title_hashes(texts: list[str]) -> UInt64s:
-    """A hash of each text in lower case, as tokenizers read it."""
-    return np.array([hash_key(text.lower()) for text in texts], np.uint64)
+def title_hashes(titles: Iterable[NDArray[np.int32]]) -> UInt64s:
+    """A hash of each title, given by its pieces: titles that differ only in case, or beyond what a model reads of them,
+    have the same."""
+    return np.array([_hash(ids_T.tobytes()) for ids_T in titles], np.uint64)
 
 
-def _hash(content: memoryview) -> int:
+def _rows(column: pa.ChunkedArray) -> list[NDArray[np.int32]]:
+    lists = column.combine_chunks()
+    offsets = lists.offsets.to_numpy()
+    return np.split(lists.flatten().to_numpy().astype(np.int32), (offsets - offsets[0])[1:-1]) if len(lists) else []
+
+
+def _hash(content: bytes | memoryview) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")

@@ -111,7 +111,7 @@ def train_classifier(
         logits_B = classifier(records.take(pair_B2.flatten()), shown_R)
         return F.binary_cross_entropy_with_logits(logits_B.float(), is_same_P[torch.from_numpy(batch)])
 
-    fine_tune(classifier, loss_of, len(pair_P2), config.fine_tune, seed, on_progress)
+    fine_tune(classifier, loss_of, len(pair_P2), config.fine_tune, encoder.config.hidden_size, seed, on_progress)
     return classifier
 
 

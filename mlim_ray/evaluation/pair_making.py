@@ -98,8 +98,8 @@ def make_pairs(
     first_P, second_P, is_same_P = map(np.array, zip(*rows, strict=True))
     if is_same_P.all():
         raise ValueError(
-            f"no label of split {examples.split} has listings of two products, so that there are no negatives; prepare "
-            "the set with another --label-column"
+            f"no label of split {examples.split} has listings of two products, so that there are no negatives; tell "
+            "products by more than the label with --pairs.match, or prepare the set with another --label-column"
         )
     return Pairs(first_P, second_P, is_same_P, product_R[first_P])
 

@@ -4,7 +4,7 @@ Legend: P pairs.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,16 @@ class DropoutEffect:
 
 
 @dataclass(frozen=True)
+class StartEffect:
+    """PR AUC with both sides shown from another pre-training less that from the paper's, paired by seed."""
+
+    start: str
+    encoding: Encoding
+    modality_dropout: bool
+    difference: Estimate
+
+
+@dataclass(frozen=True)
 class PairsResult:
     """What is known of a task of pairs and of every arm on it."""
 
@@ -71,6 +81,8 @@ class PairsResult:
     baselines: dict[str, dict[str, Estimate]]
     """by name and by what is shown"""
     effects: list[DropoutEffect]
+    start_effects: list[StartEffect] = field(default_factory=list)
+    """where more than one pre-training is compared"""
 
     def tables(self) -> list[ResultTable]:
         """PR AUC of all arms and baselines, and what modality dropout changes."""
@@ -97,7 +109,19 @@ class PairsResult:
         tables = [ResultTable("Closely-matching pairs", caption, rows)]
         if self.effects:
             tables.append(self._effects_table())
+        if self.start_effects:
+            tables.append(self._start_effects_table())
         return tables
+
+    def _start_effects_table(self) -> ResultTable:
+        caption = (
+            f"PR AUC with both sides shown less that of {PRE_TRAINED} (MLM and RECON, as the paper); intervals over "
+            "pre-trainings and fine-tunings with the same seeds."
+        )
+        rows: list[dict[str, Cell]] = [
+            {"arm": _named(effect), f"less {PRE_TRAINED}": effect.difference} for effect in self.start_effects
+        ]
+        return ResultTable("What other objectives change", caption, rows)
 
     def _effects_table(self) -> ResultTable:
         rows: dict[tuple[str, Encoding], dict[str, Cell]] = {}
@@ -111,6 +135,10 @@ class PairsResult:
         """Whether modality dropout helps, with both modalities and with one missing, and whether the best arm beats
         what needs no encoder."""
         sentences = [self._told(effect) for effect in self.effects]
+        for other in self.start_effects:
+            change = f"{_in_words(other.difference)}, both shown, against {PRE_TRAINED}"
+            found = "a difference" if other.difference.excludes_zero else "no difference found"
+            sentences.append(f"{_named(other)}: {found} ({change})")
         if self.arms:
             best = max(self.arms, key=lambda figures: figures.average["both"].mean)
             rivals = {name: of["both"] for name, of in self.baselines.items() if "both" in of and "oracle" not in name}
@@ -201,6 +229,7 @@ def summarise(task: PairTask, runs: Mapping[Arm, list[Scores]], references: Mapp
             for name, scores in references.items()
         },
         list(_effects(by_arm)),
+        list(_start_effects(by_arm)),
     )
 
 
@@ -225,6 +254,18 @@ def _effects(by_arm: Mapping[Arm, ArmFigures]) -> Iterator[DropoutEffect]:
             for shown in SHOWN[::-1]:
                 difference = difference_of(figures.of_seeds[shown], plain.of_seeds[shown])
                 yield DropoutEffect(arm.start, arm.encoding, shown, difference)
+
+
+def _start_effects(by_arm: Mapping[Arm, ArmFigures]) -> Iterator[StartEffect]:
+    for arm, figures in by_arm.items():
+        own = by_arm.get(Arm(PRE_TRAINED, arm.encoding, arm.modality_dropout))
+        if arm.start not in (PRE_TRAINED, FROM_SCRATCH) and own is not None and len(figures.of_seeds["both"]) > 1:
+            difference = difference_of(figures.of_seeds["both"], own.of_seeds["both"])
+            yield StartEffect(arm.start, arm.encoding, arm.modality_dropout, difference)
+
+
+def _named(effect: StartEffect) -> str:
+    return Arm(effect.start, effect.encoding, effect.modality_dropout).name
 
 
 def _in_words(estimate: Estimate) -> str:

@@ -23,6 +23,7 @@ from mlim_ray.evaluation.partner_probe import (
     losses_of_records,
     make_probe_set,
 )
+from mlim_ray.evaluation.repeats import text_digests
 from mlim_ray.evaluation.result import Cell, ResultTable
 
 PARTNERS = {"paired": "true", "shuffled": "another's", "blank": "none"}
@@ -64,7 +65,7 @@ class TitleFigures:
     seen: bool
     num_records: int
     figures: list[PartnerFigures]
-    """one a side"""
+    """one a side; none where there are too few records"""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class PartnerResult:
     """What the probe found."""
 
     num_records: int
+    num_titles: int
+    """different ones; where they are few, records are no independent evidence of what titles do"""
     score: float | None
     """as a run's own (contract C5); None where the set has no statistics"""
     figures: list[PartnerFigures]
@@ -81,13 +84,14 @@ class PartnerResult:
     def tables(self) -> list[ResultTable]:
         """A table a side, and one of titles that were seen in pre-training and unseen ones."""
         tables = []
+        shared = f", which share {self.num_titles:,} titles" if self.num_titles < self.num_records else ""
         for side, (partner, hidden, unit) in _SIDES.items():
             of_side = [figures for figures in self.figures if figures.side == side]
             rows = [f.row({"hidden": f"{f.hidden_ratio:.0%}"}) for f in of_side]
             caption = (
                 f"{side.upper()} in {unit}, with the record's own {partner}, another record's and none, on "
-                f"{self.num_records:,} test records; lower is better, and a model that uses the {partner} has a higher "
-                "loss without it."
+                f"{self.num_records:,} test records{shared}; lower is better, and a model that uses the {partner} has "
+                "a higher loss without it."
             )
             if any(figures.limit is not None for figures in of_side):
                 for row, figures in zip(rows, of_side, strict=True):
@@ -112,8 +116,16 @@ class PartnerResult:
     def verdict(self) -> list[str]:
         """Whether each partner is used at the paper's ratio: against another record's, which shows as much."""
         sentences = [_told(f) for f in self.figures if f.hidden_ratio == PAPER_RATIO]
-        unseen = [f for part in self.by_title if not part.seen for f in part.figures]
-        return sentences + [_told(f, ", of titles that pre-training never saw") for f in unseen]
+        for part in self.by_title:
+            if part.seen:
+                continue
+            sentences += [_told(f, ", of titles that pre-training never saw") for f in part.figures]
+            if not part.figures:
+                sentences.append(
+                    f"Pre-training never saw the titles of {part.num_records} of {self.num_records} records: too few "
+                    "to tell what is used from what was learned by heart."
+                )
+        return sentences
 
 
 def partner(bench: Bench, config: PartnerConfig) -> PartnerResult:
@@ -144,15 +156,19 @@ def partner(bench: Bench, config: PartnerConfig) -> PartnerResult:
         for ratio in HIDDEN_RATIOS
     ]
     seen_B = None if bench.title_seen_R is None else bench.title_seen_R[: len(examples)]
-    return PartnerResult(len(examples), _score(at, statistics), figures, list(_by_title(at[PAPER_RATIO], seen_B)))
+    num_titles = len(np.unique(text_digests(examples.records)))
+    return PartnerResult(
+        len(examples), num_titles, _score(at, statistics), figures, list(_by_title(at[PAPER_RATIO], seen_B))
+    )
 
 
 def _by_title(losses: Losses, seen_B: NDArray[np.bool_] | None) -> Iterator[TitleFigures]:
-    for seen in (True, False):
-        chosen = np.flatnonzero([] if seen_B is None else seen_B == seen)
-        if len(chosen) >= _FEWEST_RECORDS:
-            figures = [_figures(side, PAPER_RATIO, losses, chosen) for side in _SIDES]
-            yield TitleFigures(seen, len(chosen), figures)
+    for seen in (True, False) if seen_B is not None else ():
+        chosen = np.flatnonzero(seen_B == seen)
+        enough = len(chosen) >= _FEWEST_RECORDS
+        yield TitleFigures(
+            seen, len(chosen), [_figures(side, PAPER_RATIO, losses, chosen) for side in _SIDES] if enough else []
+        )
 
 
 def _figures(

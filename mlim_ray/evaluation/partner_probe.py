@@ -21,8 +21,9 @@ from mlim_ray.data.records import Records
 from mlim_ray.masking import Masks, Ratios, hide
 from mlim_ray.model import MlimModel
 from mlim_ray.objectives import LossTerms, mlm_terms, recon_terms
+from mlim_ray.objectives.inputs import BatchTensors
 from mlim_ray.training.batch import Batch, masked
-from mlim_ray.training.tensors import BatchTensors, to_tensors
+from mlim_ray.training.tensors import to_tensors
 
 HIDDEN_RATIOS = (0.2, 0.5, 0.8, 1.0)
 PAPER_RATIO = 0.8

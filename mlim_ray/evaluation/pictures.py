@@ -199,7 +199,7 @@ def _row(
         record,
         title,
         picture_png(pixels_HW3, cell_size),
-        _masked_png(pixels_HW3, hidden_HW, cell_size),
+        masked_png(pixels_HW3, hidden_HW, cell_size),
         picture_png(rebuilt_levels, cell_size),
         picture_png(np.where(hidden_HW[..., None], rebuilt_levels, pixels_HW3), cell_size),
         len(cell_hidden_N),
@@ -210,7 +210,8 @@ def _row(
     )
 
 
-def _masked_png(pixels_HW3: NDArray[np.uint8], hidden_HW: NDArray[np.bool_], cell_size: int) -> bytes:
+def masked_png(pixels_HW3: NDArray[np.uint8], hidden_HW: NDArray[np.bool_], cell_size: int) -> bytes:
+    """A picture as PNG with its hidden pixels grey; enlarged, so that the lines of the grid are thin."""
     covered = np.where(hidden_HW[..., None], np.uint8(HIDDEN_GREY), pixels_HW3)
     factor = _reduction(len(covered), cell_size)
     small = np.asarray(Image.fromarray(covered).reduce(factor))

@@ -48,7 +48,7 @@ def make_bench(
         on_progress,
         prepared.manifest.statistics,
         prepared.manifest.generated is not None,
-        survey.titles_seen(test.texts),
+        survey.titles_seen(test.records),
     )
 
 

@@ -9,6 +9,8 @@ import numpy as np
 PARTNER, LINEAR = "partner probe", "linear probe"
 LIMIT = "limit of the generator"
 """a baseline that nothing can beat"""
+CHOSEN = "chosen"
+"""how the name of a column begins that tells what a run chose by its val records"""
 _PICTURE_BASELINES = {"majority": "majority label", "raw_pixels": "raw pixels", "pca": "PCA of the pixels"}
 _LOWER_IS_BETTER = ("rank", "loss", "error", "ece", "mlm", "recon")
 """words in the name of a figure of `mlim-ray evaluate` whose least value is the best"""
@@ -75,6 +77,13 @@ def _named(found: Mapping[str, float], names: Mapping[str, str]) -> dict[str, fl
     return {name: found[key] for key, name in names.items() if key in found}
 
 
+def _words(row: Mapping[str, Any]) -> Iterator[str]:
+    """What a row is called: the same in every run, so without what each chose for itself."""
+    for column, cell in row.items():
+        if isinstance(cell, str) and not column.startswith(CHOSEN):
+            yield cell
+
+
 def _tasks(evaluation: Mapping[str, Any]) -> Iterator[Score]:
     """Every number of every table, but counts; a row is called by its words."""
     seen = set()
@@ -82,7 +91,7 @@ def _tasks(evaluation: Mapping[str, Any]) -> Iterator[Score]:
         for task, result in found["tasks"].items():
             for shown in result["tables"]:
                 for row in shown["rows"]:
-                    words = ", ".join(cell for cell in row.values() if isinstance(cell, str))
+                    words = ", ".join(_words(row))
                     for column, cell in row.items():
                         value = cell["mean"] if isinstance(cell, Mapping) else cell
                         name = f"{words}: {column}" if words else column

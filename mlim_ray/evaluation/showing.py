@@ -13,14 +13,13 @@ from torch import Tensor
 from mlim_ray.data.records import Records
 from mlim_ray.model import MlimModel, MlimStates
 from mlim_ray.model.pooling import pooled_states
+from mlim_ray.objectives.inputs import BatchTensors
+from mlim_ray.objectives.itc import NUM_UNSHOWN_PIECES
 from mlim_ray.training.batch import Batch
-from mlim_ray.training.tensors import BatchTensors, to_tensors
+from mlim_ray.training.tensors import to_tensors
 
 Shown = Literal["image", "text", "both"]
 SHOWN: tuple[Shown, ...] = ("image", "text", "both")
-NUM_UNSHOWN_PIECES = 8
-"""in place of any text that is not shown (our choice): as many as it has would tell its length, which on real titles
-tells labels"""
 
 
 def shown_batch(records: Records, shown_B: NDArray[np.str_] | Shown, num_cells: int) -> Batch:

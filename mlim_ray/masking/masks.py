@@ -5,6 +5,9 @@ Legend: B records, N image cells, T token positions, W words.
 The unit hidden in text is the word with all its pieces. How many units a ratio hides is exact up to one, the fraction
 being drawn, so that its expectation is the ratio for any length (our choice; the paper leaves open whether positions
 are drawn one by one). [CLS], [SEP] and padding belong to no word and are never hidden.
+
+Text-attentive masking is drawn here as if by chance; which cells are hidden instead, as many, is chosen where the model
+is (`mlim_ray.objectives.text_attentive`).
 """
 
 from typing import NamedTuple
@@ -12,16 +15,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlim_ray.config import AlternatingConfig, IndependentConfig, MamConfig
+from mlim_ray.config import AlternatingConfig, BlockwiseConfig, IndependentConfig, MamConfig, TextAttentiveConfig
 from mlim_ray.data.counter import UInt64s, draw, unit
-from mlim_ray.masking import alternating, independent, mam
-from mlim_ray.masking.policy import Ratios
+from mlim_ray.masking import alternating, blockwise, independent, mam
+from mlim_ray.masking.policy import SIDED_MODES, Ratios, sided_ratios
 
-PolicyConfig = MamConfig | IndependentConfig | AlternatingConfig
+PolicyConfig = MamConfig | IndependentConfig | AlternatingConfig | BlockwiseConfig | TextAttentiveConfig
 Bools = NDArray[np.bool_]
 
 # What a counter is drawn for; distinct numbers keep the draws independent.
-_MODE, _CELLS, _WORDS, _CELL_FRACTION, _WORD_FRACTION = range(1, 6)
+_MODE, _CELLS, _WORDS, _CELL_FRACTION, _WORD_FRACTION, _BLOCKS = range(1, 7)
 
 
 class Masks(NamedTuple):
@@ -42,6 +45,8 @@ def mode_names(policy: PolicyConfig) -> tuple[str, ...]:
             return independent.MODES
         case AlternatingConfig():
             return alternating.MODES
+        case BlockwiseConfig() | TextAttentiveConfig():
+            return SIDED_MODES
 
 
 def draw_masks(
@@ -64,7 +69,10 @@ def draw_masks(
         word_of_token_BT: index of the word that a token belongs to, -1 for special tokens and padding.
     """
     uniform_B = unit(seed, epoch_B, key_hash_B, _MODE)
-    return hide(_ratios(policy, uniform_B), seed, epoch_B, key_hash_B, num_cells, word_of_token_BT)
+    lot_BN = _cell_lots(seed, epoch_B, key_hash_B, num_cells)
+    if isinstance(policy, BlockwiseConfig):
+        lot_BN = blockwise.block_lots(policy, lot_BN, (seed, epoch_B, key_hash_B, _BLOCKS))
+    return _hide(_ratios(policy, uniform_B), lot_BN, seed, epoch_B, key_hash_B, word_of_token_BT)
 
 
 def hide(
@@ -75,11 +83,27 @@ def hide(
     num_cells: int,
     word_of_token_BT: NDArray[np.int16],
 ) -> Masks:
-    """Masks of B records for given ratios; the arguments are those of `draw_masks`."""
-    num_cells_B = np.full(len(key_hash_B), num_cells)
+    """Masks of B records for given ratios, each cell by itself; the arguments are those of `draw_masks`."""
+    lot_BN = _cell_lots(seed, epoch_B, key_hash_B, num_cells)
+    return _hide(ratios, lot_BN, seed, epoch_B, key_hash_B, word_of_token_BT)
+
+
+def _cell_lots(seed: int, epoch_B: NDArray[np.int64], key_hash_B: UInt64s, num_cells: int) -> UInt64s:
+    return draw(seed, epoch_B[:, None], key_hash_B[:, None], _CELLS, np.arange(num_cells)[None])
+
+
+def _hide(
+    ratios: Ratios,
+    cell_lot_BN: UInt64s,
+    seed: int,
+    epoch_B: NDArray[np.int64],
+    key_hash_B: UInt64s,
+    word_of_token_BT: NDArray[np.int16],
+) -> Masks:
+    """Masks that hide the cells with the lowest lots."""
     cell_hidden_BN = _choose(
-        draw(seed, epoch_B[:, None], key_hash_B[:, None], _CELLS, np.arange(num_cells)[None]),
-        num_cells_B,
+        cell_lot_BN,
+        np.full(len(key_hash_B), cell_lot_BN.shape[1]),
         ratios.cell_ratio_B,
         unit(seed, epoch_B, key_hash_B, _CELL_FRACTION),
     )
@@ -102,6 +126,8 @@ def _ratios(policy: PolicyConfig, uniform_B: NDArray[np.float64]) -> Ratios:
             return independent.independent_ratios(policy, uniform_B)
         case AlternatingConfig():
             return alternating.alternating_ratios(policy, uniform_B)
+        case BlockwiseConfig() | TextAttentiveConfig():
+            return sided_ratios(policy, uniform_B)
 
 
 def _choose(

@@ -1,5 +1,6 @@
 """Start the encoder from a BERT checkpoint folder (the paper builds on BERT-large-uncased)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -13,7 +14,8 @@ def load_bert_weights(model: MlimModel, folder: str) -> None:
     """Copy a BERT checkpoint's encoder, embeddings and, where it has one, MLM head into the model, in place.
 
     BERT's first token-type embedding is added to the text positions, so that text alone gives BERT's own states.
-    Image embedder, cell positions and decoder keep their initial values.
+    Image embedder, cell positions and decoder keep their initial values. Every expert of a mixture starts from its
+    layer's feed-forward part, and its gate from its initial values.
 
     Raises:
         ValueError: the folder holds no weights, or the shapes do not fit the model.
@@ -25,6 +27,7 @@ def load_bert_weights(model: MlimModel, folder: str) -> None:
         )
     target = dict(model.named_parameters())
     weights = _renamed(source, model.config.num_hidden_layers, folder)
+    weights = _for_every_expert(weights, target)
     weights["token_positions"] = weights["token_positions"][: model.config.max_tokens]
     for name, tensor in weights.items():
         if tensor.shape != target[name].shape:
@@ -35,6 +38,18 @@ def load_bert_weights(model: MlimModel, folder: str) -> None:
     with torch.no_grad():
         for name, tensor in weights.items():
             target[name].copy_(tensor)
+
+
+def _for_every_expert(weights: dict[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights with those of a layer that the model has several experts for given to each of them."""
+    out = dict(weights)
+    for name in target:
+        layer, is_expert, rest = name.partition(".experts.")
+        if is_expert:
+            shared = f"{layer}.{rest.partition('.')[2]}"
+            out[name] = weights[shared]
+            out.pop(shared, None)
+    return out
 
 
 def weights_file(folder: Path) -> Path:

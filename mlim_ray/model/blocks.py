@@ -16,34 +16,34 @@ from torch.autograd.function import once_differentiable
 
 
 class Grid(NamedTuple):
-    """A square picture in square cells; all sides are powers of two times the grid's."""
+    """Square pictures in square cells of one size, however many."""
 
-    side: int
-    """cells in a row"""
     cell_size: int
-    """pixels in a row of a cell"""
+    """pixels in a row of a cell, a power of two"""
 
     def cells_of(self, pixels_B3HW: Tensor) -> Tensor:
         """Cells in row-major order, the pixels of each in Z-order: [B, 3, H, W] -> [B, N, X, 3]."""
-        place_E = self._places(pixels_B3HW.device)
+        side = pixels_B3HW.shape[-1] // self.cell_size
+        place_E = self._places(side, pixels_B3HW.device)
         cells_BE: Tensor = _Reorder.apply(pixels_B3HW.flatten(1), _inverse(place_E), place_E)
-        return cells_BE.view(-1, self.side**2, self.cell_size**2, 3)
+        return cells_BE.view(-1, side**2, self.cell_size**2, 3)
 
     def picture_of(self, cells_BNX3: Tensor) -> Tensor:
         """The reverse of `cells_of`: [B, N, X, 3] -> [B, 3, H, W]."""
-        place_E = self._places(cells_BNX3.device)
+        # torch.compile would cut what it compiles at math.isqrt.
+        side = round(cells_BNX3.shape[1] ** 0.5)
+        place_E = self._places(side, cells_BNX3.device)
         pixels_BE: Tensor = _Reorder.apply(cells_BNX3.flatten(1), place_E, _inverse(place_E))
-        image_size = self.side * self.cell_size
-        return pixels_BE.view(-1, 3, image_size, image_size)
+        return pixels_BE.view(-1, 3, side * self.cell_size, side * self.cell_size)
 
-    def _places(self, device: torch.device) -> Tensor:
-        """Where in [N, X, 3] each value of [3, H, W] lies, as indices into the flattened arrays."""
+    def _places(self, side: int, device: torch.device) -> Tensor:
+        """Where in [N, X, 3] each value of [3, H, W] lies, as indices into the flattened ones; N is `side` squared."""
         num_pixels = self.cell_size**2
-        position = torch.arange(self.side * self.cell_size, device=device)
+        position = torch.arange(side * self.cell_size, device=device)
         bit = torch.arange(self.cell_size.bit_length() - 1, device=device)
         spread = ((position[:, None] % self.cell_size >> bit & 1) << 2 * bit).sum(1)
         cell = num_pixels * (position // self.cell_size)
-        place_HW = (self.side * cell + 2 * spread)[:, None] + (cell + spread)
+        place_HW = (side * cell + 2 * spread)[:, None] + (cell + spread)
         return (3 * place_HW + torch.arange(3, device=device)[:, None, None]).flatten()
 
 

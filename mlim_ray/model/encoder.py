@@ -4,6 +4,8 @@ Legend: B records, S positions of a record, P rows, one for each present positio
 R the first of them, D width, H heads, K width of a head.
 """
 
+from collections.abc import Callable, Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -53,15 +55,36 @@ class SelfAttention(nn.Module):
         return scores_BHSS.masked_fill(~layout.attend_B11S, -torch.inf).softmax(-1)
 
 
-class EncoderLayer(nn.Module):
-    """Attention and a GELU feed-forward of four times the width, normalised before (pre) or after (BERT)."""
+class FeedForward(nn.Sequential):
+    """Two layers with a GELU between, of four times the width; the same for every row."""
 
-    def __init__(self, width: int, num_heads: int, *, pre_norm: bool, dropout_ratio: float, eps: float) -> None:
+    def __init__(self, width: int) -> None:
+        super().__init__(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x_RD: Tensor, layout: Layout | None = None) -> Tensor:
+        """The first rows [R, D]; it need not know where they lie."""
+        out: Tensor = super().forward(x_RD)
+        return out
+
+
+class EncoderLayer(nn.Module):
+    """Attention and a feed-forward part, normalised before (pre) or after (BERT)."""
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        pre_norm: bool,
+        dropout_ratio: float,
+        eps: float,
+        feed_forward: Callable[[int], nn.Module] = FeedForward,
+    ) -> None:
         super().__init__()
         self.pre_norm = pre_norm
         self.attention = SelfAttention(width, num_heads, dropout_ratio)
         self.attention_norm = nn.LayerNorm(width, eps)
-        self.feed_forward = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.feed_forward = feed_forward(width)
         self.feed_forward_norm = nn.LayerNorm(width, eps)
         self.dropout = nn.Dropout(dropout_ratio)
 
@@ -70,9 +93,9 @@ class EncoderLayer(nn.Module):
         x_RD = x_PD[:num_rows]
         if self.pre_norm:
             x_RD = x_RD + self.dropout(self.attention(self.attention_norm(x_PD), layout, num_rows))
-            return x_RD + self.dropout(self.feed_forward(self.feed_forward_norm(x_RD)))
+            return x_RD + self.dropout(self.feed_forward(self.feed_forward_norm(x_RD), layout))
         x_RD = self.attention_norm(x_RD + self.dropout(self.attention(x_PD, layout, num_rows)))
-        out: Tensor = self.feed_forward_norm(x_RD + self.dropout(self.feed_forward(x_RD)))
+        out: Tensor = self.feed_forward_norm(x_RD + self.dropout(self.feed_forward(x_RD, layout)))
         return out
 
 
@@ -82,22 +105,20 @@ class Encoder(nn.Module):
     With `activation_checkpointing`, only what enters a layer is kept for the backward pass; it computes the rest anew.
     """
 
-    def __init__(
-        self, width: int, num_layers: int, num_heads: int, *, pre_norm: bool, dropout_ratio: float, eps: float
-    ) -> None:
+    def __init__(self, layers: Iterable[EncoderLayer], final_norm: nn.Module) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            EncoderLayer(width, num_heads, pre_norm=pre_norm, dropout_ratio=dropout_ratio, eps=eps)
-            for _ in range(num_layers)
-        )
-        self.final_norm = nn.LayerNorm(width, eps) if pre_norm else nn.Identity()
+        self.layers = nn.ModuleList(layers)
+        self.final_norm = final_norm
         self.activation_checkpointing = False
 
     def forward(self, x_PD: Tensor, layout: Layout, num_rows: int) -> Tensor:
         """States of the first rows [R, D]; the last layer computes no other."""
-        for layer in self.layers[:-1]:
+        return self._run_all(self.layers, x_PD, layout, num_rows)
+
+    def _run_all(self, layers: nn.ModuleList, x_PD: Tensor, layout: Layout, num_rows: int) -> Tensor:
+        for layer in layers[:-1]:
             x_PD = self._run(layer, x_PD, layout, len(x_PD))
-        out: Tensor = self.final_norm(self._run(self.layers[-1], x_PD, layout, num_rows))
+        out: Tensor = self.final_norm(self._run(layers[-1], x_PD, layout, num_rows))
         return out
 
     def _run(self, layer: nn.Module, x_PD: Tensor, layout: Layout, num_rows: int) -> Tensor:

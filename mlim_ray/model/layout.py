@@ -57,9 +57,14 @@ class Layout(NamedTuple):
         )
 
     @property
+    def num_cells(self) -> int:
+        """B * N."""
+        return len(self.place_P) - len(self.token_U)
+
+    @property
     def num_targets(self) -> int:
         """The first rows, which losses are taken of: all cells and the hidden pieces."""
-        return len(self.place_P) - len(self.token_U) + len(self.hidden_token_M)
+        return self.num_cells + len(self.hidden_token_M)
 
     def unpack(self, x_PD: Tensor) -> Tensor:
         """Rows [P, D] -> [B, S, D]; what stands at padding is kept from attention by `attend_B11S`."""

@@ -4,6 +4,7 @@ Legend: B records, N cells, T token positions, D width, V vocabulary, M hidden p
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 from mlim_ray.model.blocks import Grid
 from mlim_ray.model.configuration import MlimConfig
 from mlim_ray.model.decoder import ImageDecoder
-from mlim_ray.model.embedder import ImageEmbedder
-from mlim_ray.model.encoder import Encoder
+from mlim_ray.model.embedders import make_embedder
+from mlim_ray.model.encoders import make_encoder
 from mlim_ray.model.layout import Layout
+from mlim_ray.model.positions import positions_on
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,14 @@ class MlimStates:
 
     cells_BND: Tensor
     tokens_BTD: Tensor
+
+
+class TargetStates(NamedTuple):
+    """States of what losses are taken of, and of nothing else."""
+
+    cells_BND: Tensor
+    pieces_MD: Tensor
+    """of the hidden pieces, in row-major order"""
 
 
 class MlmHead(nn.Module):
@@ -64,21 +74,14 @@ class MlimModel(nn.Module):
 
     def _add_layers(self, config: MlimConfig) -> None:
         width, eps = config.hidden_size, config.layer_norm_eps
-        grid = Grid(config.image_size // config.cell_size, config.cell_size)
-        self.image_embedder = ImageEmbedder(config.embedder_channels, grid)
+        grid = Grid(config.cell_size)
+        self.image_embedder = make_embedder(config, grid)
         self.word_embeddings = nn.Embedding(config.vocab_size, width)
         self.cell_positions = nn.Parameter(torch.zeros(config.num_cells, width))
         self.token_positions = nn.Parameter(torch.zeros(config.max_tokens, width))
         self.embedding_norm = nn.LayerNorm(width, eps)
         self.embedding_dropout = nn.Dropout(config.dropout_ratio)
-        self.encoder = Encoder(
-            width,
-            config.num_hidden_layers,
-            config.num_attention_heads,
-            pre_norm=config.pre_norm,
-            dropout_ratio=config.dropout_ratio,
-            eps=eps,
-        )
+        self.encoder = make_encoder(config)
         self.mlm_head = MlmHead(width, config.vocab_size, eps)
         self.image_decoder = ImageDecoder(width, config.decoder_channels, grid)
 
@@ -110,11 +113,26 @@ class MlimModel(nn.Module):
 
         The arguments are those of `encode`.
         """
+        states = self.target_states(
+            pixels_B3HW, token_ids_BT, token_present_BT, cell_hidden_BN, token_hidden_BT, layout
+        )
+        return self.mlm_logits(states.pieces_MD), self.reconstruct(states.cells_BND)
+
+    def target_states(
+        self,
+        pixels_B3HW: Tensor,
+        token_ids_BT: Tensor,
+        token_present_BT: Tensor,
+        cell_hidden_BN: Tensor,
+        token_hidden_BT: Tensor,
+        layout: Layout | None = None,
+    ) -> TargetStates:
+        """States of all cells and of the hidden pieces; cheaper than `encode`, whose arguments it takes."""
         if layout is None:
             layout = Layout.of(token_present_BT, cell_hidden_BN, token_hidden_BT)
         x_RD = self._encode(pixels_B3HW, token_ids_BT, token_hidden_BT, layout, layout.num_targets)
         num_cells = cell_hidden_BN.numel()
-        return self.mlm_logits(x_RD[num_cells:]), self.reconstruct(x_RD[:num_cells].view(*cell_hidden_BN.shape, -1))
+        return TargetStates(x_RD[:num_cells].view(*cell_hidden_BN.shape, -1), x_RD[num_cells:])
 
     def encode(
         self,
@@ -159,9 +177,9 @@ class MlimModel(nn.Module):
         mask_id = self.config.mask_token_id
         mask_D = self.word_embeddings.weight[mask_id]
         visible_VD = self.image_embedder(pixels_B3HW, layout.visible_cell_V).to(mask_D.dtype)
-        hidden_cells = mask_D.expand(num_records * self.config.num_cells, -1)
-        cells = hidden_cells.index_copy(0, layout.visible_cell_V, visible_VD)
-        cells_BND = cells.unflatten(0, (num_records, -1)) + self.cell_positions
+        cells = mask_D.expand(layout.num_cells, -1).index_copy(0, layout.visible_cell_V, visible_VD)
+        cells_BND = cells.unflatten(0, (num_records, -1))
+        cells_BND = cells_BND + positions_on(cells_BND.shape[1], self.cell_positions)
         shown_U = token_ids_BT.masked_fill(token_hidden_BT, mask_id).flatten().index_select(0, layout.token_U)
         tokens_UD = self.word_embeddings(shown_U) + F.embedding(layout.token_U % num_tokens, self.token_positions)
         return torch.cat([cells_BND.flatten(0, 1), tokens_UD])

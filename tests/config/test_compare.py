@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mlim_ray.config import AlternatingConfig, IndependentConfig, MamConfig
 from mlim_ray.config.compare import CompareConfig, CompareRunConfig
+from mlim_ray.config.evaluate import EvaluateConfig
 from mlim_ray.config.masking_arms import masking_arm
 from mlim_ray.config.transfer import TransferRunConfig
 
@@ -49,6 +50,22 @@ def test_a_masking_that_nothing_takes_up_is_refused() -> None:
     with pytest.raises(ValueError, match="add own to --compare.arms"):
         CompareRunConfig(masking=OWN)
     assert CompareRunConfig(masking=OWN, compare=CompareConfig(arms=("mam", "own"))).cell("own", 0).masking == OWN
+
+
+def test_tasks_are_shortened_only_where_asked() -> None:
+    assert CompareConfig(tasks=("retrieval",)).evaluation == EvaluateConfig(tasks=("retrieval",))
+    own, short = EvaluateConfig(), CompareConfig(task_records=100, fine_tune_epochs=0.5, match=("label",)).evaluation
+    assert {short.classification.num_train, short.retrieval.num_train, short.fill.num_train} == {100}
+    fine_tunes = (short.classification.fine_tune, short.retrieval.contrastive, short.pairs.fine_tune)
+    assert {fine_tune.num_epochs for fine_tune in fine_tunes} == {0.5}
+    assert (short.pairs.match, short.pairs.num_train_positives) == (("label",), own.pairs.num_train_positives)
+    # What figures are of stays the same.
+    assert (short.num_test, short.classification.num_test, short.retrieval.num_records, short.fill.num_held_out) == (
+        own.num_test,
+        own.classification.num_test,
+        own.retrieval.num_records,
+        own.fill.num_held_out,
+    )
 
 
 def test_settings_that_say_nothing_are_refused() -> None:

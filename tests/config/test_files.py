@@ -64,7 +64,7 @@ def test_best_has_a_method_and_a_size() -> None:
     parts = yaml.safe_load(BEST)
     assert parts == best_parts(WINNER)
     assert {name: list(part) for name, part in parts.items()} == {
-        "method": ["masking", "mlm", "recon"],
+        "method": ["masking", "resolution", "mlm", "recon", "itm", "itc", "balance"],
         "size": ["model", "train"],
     }
     assert parts["size"]["train"] == {"learning_rate": 0.004}
@@ -142,7 +142,7 @@ def test_what_a_file_leaves_out_comes_from_the_base() -> None:
         ("# " + "x" * (1 << 20), "larger than"),
         (
             "method: {train: {seed: 1}}",
-            "method.train: unknown key; known in a best.yaml: masking, mlm, recon",
+            "method.train: unknown key; known in a best.yaml: masking, resolution, mlm, recon",
         ),
         ("size: {train: {seed: 1}}", "size.train.seed: unknown key; known in a best.yaml: learning_rate"),
         ("method: {}\ntrain: {}", "train: unknown key; known in a best.yaml: method, size"),

@@ -34,12 +34,29 @@ def test_choices_are_of_their_own_type_and_a_single_one_fixes() -> None:
     assert found["train.compile"] == Choice((True, False))
 
 
+def test_the_resolution_is_searched_where_asked_for() -> None:
+    found = space("resolution.start_ratio=0.4..1", "resolution.num-stages=1..4", "resolution.small_steps_ratio=0.5|1")
+    assert found["resolution.start_ratio"] == Interval(0.4, 1.0, log=False)
+    assert found["resolution.num_stages"] == Interval(1.0, 4.0, log=False, is_integer=True)
+    assert found["resolution.small_steps_ratio"] == Choice((0.5, 1))
+    with pytest.raises(ValueError, match=r"resolution\.start_ratio"):
+        space("resolution.start_ratio=0..1")
+
+
+def test_what_belongs_to_blocks_is_searched_only_where_they_are() -> None:
+    assert not any(name.startswith("blockwise.") for name in space())
+    found = space("policy=blockwise|mam", "blockwise.image_ratio=0.3..0.5")
+    assert found["blockwise.image_ratio"] == Interval(0.3, 0.5, log=False)
+    assert found["blockwise.text_ratio"] == Interval(0.05, 0.95, log=False)
+
+
 @pytest.mark.parametrize(
     ("entry", "told"),
     [
         ("recon.weight", "expected NAME=WHAT"),
         ("feed.kind=stream|resident", "all trials share feed"),
         ("model.size=tiny|base", "all trials share model.size"),
+        ("model.cell_size=4|8", "all trials share model.cell_size"),
         ("masking.kind=mam", "mam.image_heavy_ratio"),
         ("mam.depth=0..1", "mam has no such parameter"),
         ("mam.light_probability=0..2", "expected numbers from 0 to 1"),

@@ -64,6 +64,7 @@ def test_of_a_task_only_differences_are_told_and_the_rest_counted() -> None:
         return [
             Score("fill on shop", "colour", 0.5 + better + noise, True),
             Score("fill on shop", "size", 0.5 + noise * better, True),
+            Score("fill on shop", "untrained encoder: colour", 0.1 - better + noise, True),
             Score("fill on shop", "majority: colour", 0.3, True),
         ]
 
@@ -75,7 +76,9 @@ def test_of_a_task_only_differences_are_told_and_the_rest_counted() -> None:
     means, differences = plain_result(comparison)["tables"]
     # What no training moves stands in a column of its own, and has no difference.
     assert means["rows"][-1]["without it"] == pytest.approx(0.3) and means["rows"][-1]["mam"] is None
-    assert [row["figure"] for row in differences["rows"]] == ["colour (higher is better)", "size (higher is better)"]
+    # An untrained encoder may differ with the embedder: it is shown, and nothing is said of it.
+    figures = ["colour", "size", "untrained encoder: colour"]
+    assert [row["figure"] for row in differences["rows"]] == [f"{name} (higher is better)" for name in figures]
 
 
 def test_what_not_all_runs_measured_is_left_out() -> None:

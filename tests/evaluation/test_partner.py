@@ -57,11 +57,30 @@ def test_seen_and_new_titles_make_up_the_whole(found: PartnerResult) -> None:
     assert halves[0] != halves[1]
 
 
-@pytest.mark.parametrize("seen", [None, np.ones(40, bool), np.arange(40) < 36])
-def test_parts_of_too_few_records_are_left_out(seen: np.ndarray | None) -> None:
-    bench = make_bench(title_seen_R=seen)
-    parts = [part.num_records for part in partner(bench, CONFIG).by_title]
-    assert parts == ([] if seen is None else [seen.sum()])
+@pytest.mark.parametrize("num_seen", [40, 36, 2, 0])
+def test_parts_of_too_few_records_have_no_figures(num_seen: int) -> None:
+    result = partner(make_bench(title_seen_R=np.arange(40) < num_seen), CONFIG)
+    parts = {part.seen: (part.num_records, len(part.figures)) for part in result.by_title}
+    assert parts == {
+        True: (num_seen, 2 if num_seen >= 10 else 0),
+        False: (40 - num_seen, 2 if 40 - num_seen >= 10 else 0),
+    }
+    told = f"never saw the titles of {40 - num_seen} of 40 records: too few"
+    assert any(told in sentence for sentence in result.verdict()) == (40 - num_seen < 10)
+    tables = plain_result(result)["tables"]
+    assert len(tables[-1]["rows"]) == sum(count for _, count in parts.values())
+
+
+def test_titles_that_records_share_are_told(found: PartnerResult) -> None:
+    examples = make_bench().test
+    rows = {ids.tobytes() for ids in examples.records.token_ids_RT}
+    assert found.num_titles == len(rows) < found.num_records == 40
+    assert f"on 40 test records, which share {len(rows)} titles;" in found.tables()[0].caption
+
+
+def test_nothing_is_said_of_titles_where_it_is_not_known_what_was_pre_trained_on() -> None:
+    result = partner(make_bench(title_seen_R=None), CONFIG)
+    assert result.by_title == [] and not any("titles" in sentence for sentence in result.verdict())
 
 
 def test_a_model_blind_to_its_partner_is_said_to_be_so() -> None:

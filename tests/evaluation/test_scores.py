@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from mlim_ray.evaluation.classification_result import ClassificationResult, ClassificationRow
+from mlim_ray.evaluation.intervals import Estimate
+from mlim_ray.evaluation.plain import plain_result
 from mlim_ray.evaluation.scores import LIMIT, scores_of
 from tests.evaluation.made_scores import made_evaluation, made_task
 
@@ -49,3 +52,15 @@ def test_tasks_scores_by_source_without_counts() -> None:
             ("raw pixels: accuracy", 0.55, True),
         )
     ]
+
+
+def test_what_a_run_chose_for_itself_is_no_part_of_a_name() -> None:
+    def names(chosen: str | None) -> list[str]:
+        half = Estimate(0.5, 0.4, 0.6)
+        row = ClassificationRow("raw pixels", "image", "k-NN", half, half, chosen)
+        result = ClassificationResult("label", 9, 9, 9, 2, 0, 0, 0, 0, 0, [row], [])
+        tasks = {"classification": plain_result(result)}
+        return [one.name for one in scores_of({"evaluations": {"shop": {"tasks": tasks}}})]
+
+    assert names("k=5") == ["image, raw pixels, k-NN: accuracy", "image, raw pixels, k-NN: macro F1"]
+    assert names("k=5") == names("k=20") == names(None)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlim_ray.config import AlternatingConfig, IndependentConfig, MamConfig
+from mlim_ray.config import AlternatingConfig, BlockwiseConfig, IndependentConfig, MamConfig, TextAttentiveConfig
 from mlim_ray.masking import Masks, Ratios, draw_masks, hide, mode_names
 from mlim_ray.masking.masks import PolicyConfig
 from tests.builders import word_rows
@@ -26,6 +26,22 @@ POLICIES = st.one_of(
         image_light_ratio=RATIO,
         text_light_ratio=RATIO,
     ),
+    st.builds(
+        BlockwiseConfig,
+        image_ratio=RATIO,
+        text_ratio=RATIO,
+        image_only_probability=HALF,
+        text_only_probability=HALF,
+        smallest_block_ratio=st.floats(0.05, 0.3),
+        smallest_aspect=st.floats(0.2, 1.0),
+    ),
+    st.builds(
+        TextAttentiveConfig,
+        image_ratio=RATIO,
+        text_ratio=RATIO,
+        image_only_probability=HALF,
+        text_only_probability=HALF,
+    ),
     st.builds(IndependentConfig, image_ratio=RATIO, text_ratio=RATIO),
     st.builds(AlternatingConfig, image_heavy_probability=RATIO, image_heavy_ratio=RATIO, text_heavy_ratio=RATIO),
 )
@@ -41,6 +57,12 @@ def ratios_of(policy: PolicyConfig) -> dict[str, tuple[float, float]]:
                 "image_heavy": (policy.image_heavy_ratio, policy.image_heavy_text_ratio),
                 "text_heavy": (policy.text_heavy_image_ratio, policy.text_heavy_ratio),
                 "light": (policy.image_light_ratio, policy.text_light_ratio),
+            }
+        case BlockwiseConfig() | TextAttentiveConfig():
+            return {
+                "image_only": (policy.image_ratio, 0.0),
+                "text_only": (0.0, policy.text_ratio),
+                "both": (policy.image_ratio, policy.text_ratio),
             }
         case IndependentConfig():
             return {"independent": (policy.image_ratio, policy.text_ratio)}
@@ -145,6 +167,10 @@ def test_another_seed_or_epoch_draws_independently(other: dict[str, int]) -> Non
         (AlternatingConfig(image_heavy_probability=0.25), (0.25, 0.75)),
         (AlternatingConfig(image_heavy_probability=1.0), (1.0, 0.0)),
         (IndependentConfig(), (1.0,)),
+        (BlockwiseConfig(), (0.0, 0.0, 1.0)),
+        (TextAttentiveConfig(), (0.5, 0.5, 0.0)),
+        (BlockwiseConfig(image_only_probability=0.5, text_only_probability=0.5), (0.5, 0.5, 0.0)),
+        (BlockwiseConfig(image_only_probability=0.2, text_only_probability=0.3), (0.2, 0.3, 0.5)),
     ],
 )
 def test_modes_come_with_their_probability(policy: PolicyConfig, probabilities: tuple[float, ...]) -> None:

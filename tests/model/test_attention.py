@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from mlim_ray.model.attention import last_attention
+from mlim_ray.objectives.inputs import BatchTensors
 from mlim_ray.training.batch import make_batch
-from mlim_ray.training.tensors import BatchTensors, to_tensors
+from mlim_ray.training.tensors import to_tensors
 from tests.builders import NUM_CELLS, make_config, make_masking, make_model, make_records
 
 

@@ -11,7 +11,7 @@ from mlim_ray.model.blocks import Grid, MergeBlocks, SplitBlocks
 
 @pytest.mark.parametrize(("side", "cell_size"), [(1, 2), (3, 4), (4, 8), (2, 16)])
 def test_cells_hold_their_own_pixels_and_give_the_picture_back(side: int, cell_size: int) -> None:
-    grid, size = Grid(side, cell_size), side * cell_size
+    grid, size = Grid(cell_size), side * cell_size
     pixels = torch.rand(2, 3, size, size)
     cells = grid.cells_of(pixels)
     assert torch.equal(grid.picture_of(cells), pixels)
@@ -26,7 +26,7 @@ def test_cells_hold_their_own_pixels_and_give_the_picture_back(side: int, cell_s
 
 def test_merging_is_the_convolution() -> None:
     torch.manual_seed(0)
-    grid, layers = Grid(3, 4), [MergeBlocks(3, 8), MergeBlocks(8, 5)]
+    grid, layers = Grid(4), [MergeBlocks(3, 8), MergeBlocks(8, 5)]
     pixels = torch.rand(2, 3, 12, 12, requires_grad=True)
     expected, found = pixels, grid.cells_of(pixels)
     for layer in layers:
@@ -44,7 +44,7 @@ def test_merging_is_the_convolution() -> None:
 
 def test_splitting_is_the_transposed_convolution() -> None:
     torch.manual_seed(0)
-    grid, layers = Grid(3, 4), [SplitBlocks(6, 5), SplitBlocks(5, 3)]
+    grid, layers = Grid(4), [SplitBlocks(6, 5), SplitBlocks(5, 3)]
     states = torch.rand(2, 9, 6, requires_grad=True)
     expected, found = states.transpose(1, 2).unflatten(2, (3, 3)), states[:, :, None]
     for layer in layers:

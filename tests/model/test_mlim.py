@@ -16,8 +16,9 @@ from mlim_ray.masking import mode_names
 from mlim_ray.model import SIZES, MlimConfig, MlimModel
 from mlim_ray.model.pretrained import MlimPreTrainedModel
 from mlim_ray.objectives import mlm_terms, recon_terms
+from mlim_ray.objectives.inputs import BatchTensors
 from mlim_ray.training.batch import Masking, make_batch
-from mlim_ray.training.tensors import BatchTensors, to_tensors
+from mlim_ray.training.tensors import to_tensors
 from tests.builders import (
     IMAGE_SIZE,
     MASK,

@@ -1,4 +1,4 @@
-"""Image embedder (MLIM, section on the architecture): 2x2 stride-2 convolutions without overlap.
+"""Shallow CNN (MLIM, section on the architecture): 2x2 stride-2 convolutions without overlap.
 
 Legend: B records, N cells, V chosen cells of the whole batch, X pixels of a cell, D width.
 """
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mlim_ray.model.blocks import Grid, MergeBlocks
 
 
-class ImageEmbedder(nn.Module):
+class ShallowCnn(nn.Module):
     """Picture [B, 3, H, W] float in [0, 1] -> embeddings of chosen cells [V, D].
 
     Kernel equals stride, so each pixel feeds exactly one cell: hiding a cell really removes its pixels, and a hidden
