@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data import storage
 from mlim_ray.data.manifest import FORMAT, OLDEST_VERSION
+from mlim_ray.data.parquet import read_parquet
 from mlim_ray.data.sources import Opened, Source
 from mlim_ray.data.sources.listing import FILES_SCHEMA
 from mlim_ray.data.sources.pictures import PICTURES_PREFIX
@@ -76,8 +77,7 @@ def read_origin(out: str, num_generations: int) -> Origin:
                 f"{out} holds a set without {path}, so what it was made from cannot be told; name another folder, or "
                 f"replace it with --overwrite"
             )
-        with storage.open_read(path) as file:
-            table = pq.read_table(file)
+        table = read_parquet(path)
         metadata = table.schema.metadata or {}
         # A requeue adds no files and has no rules of its own; the last listing of pictures is of all of them.
         rules = rules or metadata.get(_RULES, b"").decode()

@@ -61,6 +61,17 @@ def _open_remote(file: BinaryIO) -> pq.ParquetFile:
     )
 
 
+def read_parquet(path: str) -> pa.Table:
+    """All rows of a small Parquet file, local or in S3. Raises ValueError as `open_parquet` does.
+
+    Never `pyarrow.parquet.read_table` on an open file: its scanner lets go of the Python file in a thread of its own,
+    after it has returned, and a process that ends at that moment is aborted.
+    """
+    opened = open_parquet(path)
+    with reading(path):
+        return opened.read(use_threads=False)
+
+
 @contextmanager
 def reading(path: str) -> Iterator[None]:
     """Turn what Arrow raises over the content of `path` into a ValueError that names it."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import pyarrow as pa
 
@@ -20,6 +21,7 @@ from mlim_ray.data.tokenizer import TextTokenizer, load_tokenizer
 
 TOKENIZER_FOLDER = "tokenizer"
 _VERIFYING_THREADS = 8
+_SETS_HELD = 4
 
 logger = logging.getLogger(__name__)
 
@@ -165,8 +167,9 @@ class PreparedSet:
         return None if found == file.sha256 else f"{path} differs from its manifest (sha256)"
 
     def __reduce__(self) -> tuple[object, ...]:
-        # The layout is cheap to compute and large to carry.
-        return type(self), (self.path, self.manifest, self.cache)
+        # Every task of a feed is sent the set. To build a manifest of many shards, and the layout, takes longer than to
+        # decode a task's records: a process does so once.
+        return _received, (self.path, pickle.dumps(self.manifest), self.cache)
 
     @cached_property
     def _layout(self) -> dict[str, tuple[list[int], tuple[Shard, ...]]]:
@@ -185,3 +188,8 @@ class PreparedSet:
         if split not in SPLITS:
             raise ValueError(f"split {split!r}; expected one of {', '.join(SPLITS)}")
         return self.manifest.splits[split]
+
+
+@lru_cache(maxsize=_SETS_HELD)
+def _received(path: str, manifest: bytes, cache: ShardCache | None) -> PreparedSet:
+    return PreparedSet(path, pickle.loads(manifest), cache)

@@ -106,7 +106,8 @@ def to_pixels(images: Picture | Sequence[Picture], rules: ImageRules, encoding: 
     for i, picture in enumerate(given):
         fitted = _fitted(picture, rules)
         if isinstance(fitted, Problem):
-            name = picture if isinstance(picture, str | os.PathLike) else f"picture {i}"
+            number = "the picture" if is_picture(images) else f"picture {i}"
+            name = picture if isinstance(picture, str | os.PathLike) else number
             raise ValueError(f"{name} cannot be used: {fitted.reason.value} ({fitted.detail}); give another picture")
         out[i] = decode_stored(encode_stored(fitted, encoding), rules.size, encoding)
     return out

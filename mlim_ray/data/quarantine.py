@@ -14,6 +14,7 @@ from mlim_ray.data import storage
 from mlim_ray.data.cleaning import RawRecord
 from mlim_ray.data.images import Pixels, encode_stored
 from mlim_ray.data.manifest import StoredFile
+from mlim_ray.data.parquet import read_parquet
 from mlim_ray.data.rejection import RejectedRecord
 
 QUARANTINE_FOLDER = "quarantine"
@@ -83,8 +84,8 @@ def gather_quarantine(tables: Iterable[pa.Table], out: str, name: str) -> list[S
 def read_quarantine(paths: Iterable[str]) -> Iterator[pa.Table]:
     """The rows of quarantine files, one file at a time."""
     for path in paths:
-        with storage.open_read(path) as file:
-            yield pq.read_table(file, schema=SCHEMA)
+        # Sets of the oldest version that is read lack the last column.
+        yield pa.concat_tables([SCHEMA.empty_table(), read_parquet(path)], promote_options="default").cast(SCHEMA)
 
 
 def places_of(table: pa.Table) -> list[Place]:

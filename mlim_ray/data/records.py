@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mlim_ray.data.images import decode_stored
 from mlim_ray.data.manifest import Manifest
+from mlim_ray.data.shrinking import shrink
 
 COLUMNS = ("key_hash", "image", "token_ids", "word_of_token")
 """Columns of a shard that training reads."""
@@ -31,6 +32,12 @@ class Records(NamedTuple):
     def take(self, index: NDArray[np.int64] | slice) -> "Records":
         """A selection of the records, copied unless `index` is a slice."""
         return Records._make(array[index] for array in self)
+
+    def shrunk(self, image_size: int | None) -> "Records":
+        """With pictures of `image_size` pixels a side; None, or their own side: the records themselves."""
+        if image_size is None or image_size == self.pixels_RHW3.shape[1]:
+            return self
+        return self._replace(pixels_RHW3=shrink(self.pixels_RHW3, image_size))
 
 
 def decode_records(table: pa.Table, manifest: Manifest) -> Records:

@@ -29,7 +29,7 @@ class Reason(StrEnum):
     INVALID_UTF8 = "invalid_utf8"
     """text, key, label, group or attribute is no valid UTF-8"""
     TOO_LONG = "too_long"
-    """a key, label, group or attribute of more than 1,024 characters"""
+    """a key, label, group or attribute of more than 1,024 characters, or any value too long to be read"""
     UNKNOWN_SPLIT = "unknown_split"
     """the split is none of train, val, test"""
     EMPTY_TEXT = "empty_text"

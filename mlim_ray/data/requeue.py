@@ -18,8 +18,8 @@ from mlim_ray.data.quarantine import SCHEMA, Place, places_of, read_quarantine
 from mlim_ray.data.rejection import Problem, Stage
 from mlim_ray.data.schema import Columns, is_text_type
 from mlim_ray.data.sources import Slice, Source, open_source
+from mlim_ray.data.sources.arrow_rows import to_values
 from mlim_ray.data.sources.json_objects import parse_object
-from mlim_ray.data.sources.parquet_files import to_values
 from mlim_ray.data.sources.rows import malformed
 
 _ROLES = ("key", "original_key", "image", "text", "label", "group", "split", "attributes")
@@ -108,7 +108,9 @@ class QuarantineRows:
             with reading(file.path), open_parquet(file.path) as opened:
                 start = 0
                 for group in range(opened.num_row_groups):
-                    stop = start + len(self._chosen(opened.read_row_group(group, columns=self._stage(opened))))
+                    stop = start + len(
+                        self._chosen(opened.read_row_group(group, columns=self._stage(opened), use_threads=False))
+                    )
                     if stop > start:
                         found.append(Slice(number, start, stop))
                     start = stop
@@ -135,7 +137,7 @@ class QuarantineRows:
             with reading(file.path), open_parquet(file.path) as opened:
                 for group in range(opened.num_row_groups):
                     columns = ["source", "row", *self._stage(opened)]
-                    yield from places_of(self._chosen(opened.read_row_group(group, columns=columns)))
+                    yield from places_of(self._chosen(opened.read_row_group(group, columns=columns, use_threads=False)))
 
     def _stage(self, opened: Any) -> list[str]:
         return ["stage"] if "stage" in opened.schema_arrow.names else []

@@ -4,7 +4,7 @@ last (contract C7). Embeddings and filled attributes are kept so."""
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +19,7 @@ from mlim_ray.data.quarantine import QUARANTINE_FOLDER as QUARANTINE_FOLDER
 PARTS_FOLDER = "parts"
 STAGING_FOLDER = ".staging"
 """what lies between the passes; gone when a run ends well, taken up again when it was killed"""
+Format = Literal["mlim_ray embeddings", "mlim_ray filled attributes"]
 VERSION = 1
 _PLAN_FILE = "plan.json"
 _FOLDERS = (PARTS_FOLDER, QUARANTINE_FOLDER)
@@ -45,7 +46,7 @@ class ResultCounts(Section):
 class ResultManifest(Section):
     """The one file that says what the folder holds."""
 
-    format: Literal["mlim_ray embeddings", "mlim_ray filled attributes"]
+    format: Format
     version: int = VERSION
     plan: str
     """hash of what decides the rows: source, config, weights, library versions"""
@@ -159,6 +160,18 @@ def write_part(out: str, number: int, rows: pa.Table) -> Part:
     content = memoryview(sink.getvalue())
     storage.write_bytes_atomically(storage.join(out, path), content)
     return Part(path=path, num_records=len(rows), num_bytes=len(content), sha256=storage.sha256_of(content))
+
+
+def is_result_set(folder: str) -> bool:
+    """Whether a command has finished a folder of rows there, and not a prepared set or records."""
+    path = storage.join(folder, MANIFEST_FILE)
+    if not storage.exists(path):
+        return False
+    try:
+        content = json.loads(storage.read_bytes(path))
+    except ValueError:
+        return False
+    return isinstance(content, dict) and content.get("format") in get_args(Format)
 
 
 def read_result_manifest(folder: str) -> ResultManifest:

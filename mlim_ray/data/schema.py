@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -133,6 +134,8 @@ def is_text_type(kind: pa.DataType) -> bool:
 
 def is_binary_type(kind: pa.DataType) -> bool:
     """Whether values of this type are bytes."""
+    if pa.types.is_dictionary(kind):
+        return is_binary_type(kind.value_type)
     return bool(
         pa.types.is_binary(kind)
         or pa.types.is_large_binary(kind)
@@ -225,10 +228,10 @@ def _is_integers(kind: pa.DataType) -> bool:
 
 
 def _guess(schema: pa.Schema, role: Role, taken: set[str]) -> str | None:
+    # Some tables have tens of thousands of columns.
+    times = Counter(schema.names)
     free = [
-        field
-        for field in schema
-        if field.name not in taken and schema.names.count(field.name) == 1 and _guessable(role, field.type)
+        field for field in schema if field.name not in taken and times[field.name] == 1 and _guessable(role, field.type)
     ]
     by_name = {field.name.lower(): field.name for field in reversed(free)}
     if role is Role.IMAGE:

@@ -1,16 +1,17 @@
-"""Accepted records between the two passes of `prepare`: by slice on the way in, by bucket on the way out.
+"""Files of accepted records between the two passes of `prepare`; `shuffle` says which there are.
 
 A bucket is a range of key hashes, so buckets in order hold all records in the order of their key hashes, and all
-records of one key are in one bucket: no table of keys is ever needed. A slice's file begins with the places of its
-cells, one a bucket, so that a bucket is read with two small reads from each slice. A cell is a record batch without
-pictures, and then the pictures: nearly all of the bytes, they are put in order as they are written and read.
+records of one key are in one bucket: no table of keys is ever needed. A file begins with the places of its cells, one
+a bucket or a range of them, so that a cell is read with two small reads. A cell is a record batch without pictures, and
+then the pictures: nearly all of the bytes, they are put in order as they are written and read.
 
 None of it is synced to the disk: what a power cut has damaged is made again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -44,6 +45,7 @@ SCHEMA = pa.schema(
 """`slice` and `row` give the order of the source."""
 _NUM_BYTES = pa.field("num_bytes", pa.int64())
 _IMAGE = "image"
+_MOST_BINARY_BYTES = 2**31 - 1
 _OFFSET = np.dtype("<u8")
 _REMOTE_THREADS = 16
 
@@ -61,19 +63,27 @@ def bucket_range(bucket: int, num_buckets: int) -> tuple[int, int]:
     return bucket * _width(num_buckets), (bucket + 1) * _width(num_buckets)
 
 
-def write_slice(path: str, batches: Sequence[pa.Table], num_buckets: int, schema: pa.Schema = SCHEMA) -> int:
-    """Write the records of a slice, given as tables of `schema`, as one file at `path`; gives its CRC-32.
+def write_cells(
+    path: str,
+    batches: Sequence[pa.Table],
+    cell_of: Callable[[NDArray[np.uint64]], NDArray[np.int64]],
+    num_cells: int,
+    schema: pa.Schema = SCHEMA,
+) -> int:
+    """Write records, given as tables of `schema`, as one file at `path`; gives its CRC-32.
 
-    Pictures are the bytes of a column `image`, if there is one.
+    Args:
+        cell_of: the cell of each key hash, from 0 to `num_cells` - 1.
+        schema: pictures are the bytes of its column `image`, if it has one.
     """
     table = pa.concat_tables(batches) if batches else schema.empty_table()
-    buckets = bucket_of(table["key_hash"].to_numpy(), num_buckets)
-    order = np.argsort(buckets, kind="stable")
-    edges = np.searchsorted(buckets[order], np.arange(num_buckets + 1))
+    cells = cell_of(table["key_hash"].to_numpy())
+    order = np.argsort(cells, kind="stable")
+    edges = np.searchsorted(cells[order], np.arange(num_cells + 1))
     pictures: list[memoryview] = []
     if _has_pictures(schema):
         lengths = pc.binary_length(table[_IMAGE]).cast(_NUM_BYTES.type)
-        found = [memoryview(image.as_buffer()) for image in table[_IMAGE]]
+        found = [picture for chunk in table[_IMAGE].chunks for picture in _views(chunk)]
         pictures = [found[place] for place in order.tolist()]
         table = table.set_column(schema.get_field_index(_IMAGE), _NUM_BYTES, lengths)
     rows = table.take(order).combine_chunks()
@@ -83,8 +93,8 @@ def write_slice(path: str, batches: Sequence[pa.Table], num_buckets: int, schema
         cell = memoryview(rows.slice(start, stop - start).to_batches()[0].serialize() if stop > start else b"")
         parts += [cell, *pictures[start:stop]]
         sizes += [len(cell), sum(map(len, pictures[start:stop]))]
-    offsets = np.cumsum([(2 * num_buckets + 1) * _OFFSET.itemsize, *sizes]).astype(_OFFSET)
-    return storage.write_unsynced(path, [offsets.tobytes(), *parts])
+    offsets = np.cumsum([(2 * num_cells + 1) * _OFFSET.itemsize, *sizes]).astype(_OFFSET)
+    return _write(path, [offsets.tobytes(), *parts])
 
 
 def to_table(records: Sequence[AcceptedRecord], number: int) -> pa.Table:
@@ -98,23 +108,23 @@ def to_table(records: Sequence[AcceptedRecord], number: int) -> pa.Table:
     return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
-def read_bucket(paths: Sequence[str], bucket: int, schema: pa.Schema = SCHEMA) -> pa.Table:
-    """The records of a bucket in the order (key hash, key, place in the source), first records first.
+def read_cells(paths: Sequence[str], cell: int, schema: pa.Schema = SCHEMA) -> pa.Table:
+    """The records of one cell of all files in the order (key hash, key, place in the source).
 
-    `schema` is that of the slices; it has at least SCHEMA's key, key_hash, slice and row.
+    `schema` is that of the files; it has at least SCHEMA's key, key_hash, slice and row.
     """
     if paths and storage.is_remote(paths[0]):
         with ThreadPoolExecutor(_REMOTE_THREADS) as pool:
-            cells = list(pool.map(lambda path: _read_cell(path, bucket, schema), paths))
+            cells = list(pool.map(lambda path: _read_cell(path, cell, schema), paths))
     else:
-        cells = [_read_cell(path, bucket, schema) for path in paths]
-    found = [cell for cell in cells if cell is not None]
-    rows = pa.Table.from_batches([cell.rows for cell in found], _cell_schema(schema))
+        cells = [_read_cell(path, cell, schema) for path in paths]
+    found = [one for one in cells if one is not None]
+    rows = pa.Table.from_batches([one.rows for one in found], _cell_schema(schema))
     order = pc.sort_indices(rows, [(name, "ascending") for name in ("key_hash", "key", "slice", "row")])
     if not _has_pictures(schema):
         return rows.take(order).combine_chunks()
-    pictures = [picture for cell in found for picture in cell.pictures]
-    images = pa.array([pictures[place] for place in order.to_pylist()], schema.field(_IMAGE).type)
+    pictures = [picture for one in found for picture in one.pictures]
+    images = _joined([pictures[place] for place in order.to_pylist()])
     return rows.take(order).set_column(schema.get_field_index(_IMAGE), schema.field(_IMAGE), images)
 
 
@@ -123,7 +133,7 @@ def write_rows(path: str, rows: pa.Table) -> int:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as stream:
         stream.write_table(rows)
-    return storage.write_unsynced(path, [memoryview(sink.getvalue())])
+    return _write(path, [memoryview(sink.getvalue())])
 
 
 def read_rows(path: str) -> pa.Table:
@@ -149,8 +159,8 @@ class _Cell:
     pictures: list[memoryview]
 
 
-def _read_cell(path: str, bucket: int, schema: pa.Schema) -> _Cell | None:
-    places = np.frombuffer(_read(path, 2 * bucket * _OFFSET.itemsize, 3 * _OFFSET.itemsize), _OFFSET)
+def _read_cell(path: str, cell: int, schema: pa.Schema) -> _Cell | None:
+    places = np.frombuffer(_read(path, 2 * cell * _OFFSET.itemsize, 3 * _OFFSET.itemsize), _OFFSET)
     start, first_picture, stop = places.tolist()
     if start == stop:
         return None
@@ -161,6 +171,31 @@ def _read_cell(path: str, bucket: int, schema: pa.Schema) -> _Cell | None:
     lengths = rows.column(schema.get_field_index(_IMAGE)).to_pylist()
     ends = np.cumsum([first_picture - start, *lengths]).tolist()
     return _Cell(rows, [content[begin:end] for begin, end in pairwise(ends)])
+
+
+def _views(column: pa.BinaryArray) -> Iterator[memoryview]:
+    """The values of a column without nulls where they lie: as scalars of Arrow they take twenty times as long."""
+    _, offsets, content = column.buffers()
+    places = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1].tolist()
+    data = memoryview(content or b"")
+    return (data[start:stop] for start, stop in pairwise(places))
+
+
+def _joined(pictures: Sequence[bytes | memoryview]) -> pa.Array | pa.ChunkedArray:
+    """Pictures as a column, each copied once; Arrow's own way copies while it grows."""
+    offsets = np.cumsum([0, *map(len, pictures)])
+    if offsets[-1] > _MOST_BINARY_BYTES:
+        return pa.array(pictures, pa.binary())
+    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(b"".join(pictures))]
+    return pa.BinaryArray.from_buffers(pa.binary(), len(pictures), buffers)
+
+
+def _write(path: str, parts: Sequence[bytes | memoryview]) -> int:
+    storage.write_unsynced(path, parts)
+    checksum = 0
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    return checksum
 
 
 def _has_pictures(schema: pa.Schema) -> bool:

@@ -73,9 +73,9 @@ def _big_noise(kind: str, **options: object) -> bytes:
     return encoded(noise(120, 90), kind, **options)
 
 
-def _frames(count: int, kind: str, size: tuple[int, int] = (20, 20)) -> bytes:
+def _frames(count: int, kind: str, size: tuple[int, int] = (20, 20), **options: object) -> bytes:
     frames = [Image.new("RGB", size, (255 - i % 256, i % 256, i // 2 % 256)) for i in range(count)]
-    return encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    return encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
 
 
 def _with_chunk(kind: bytes, data: bytes) -> bytes:
@@ -220,6 +220,8 @@ def _pictures() -> dict[str, tuple[Any, Reason | None]]:
         "tiff of unknown compression": (tiff(grey_tiff_tags(10, 10, t259=(3, 1, 50_001)), bytes(100)), unreadable),
         "tiff of floats": (encoded(Image.new("F", (20, 20), 0.5), "TIFF"), unreadable),
         "tiff of 32 bits": (encoded(Image.new("I", (20, 20), 1_000_000), "TIFF"), unreadable),
+        "tiff of zstd": (encoded(noise(), "TIFF", compression="zstd"), unreadable),
+        "tiff of lzma": (encoded(noise(), "TIFF", compression="lzma"), unreadable),
         "tiff of a fax": (encoded(noise().convert("1"), "TIFF", compression="group4"), unreadable),
         "tiff of two widths in one tag": (tiff(grey_tiff_tags(10, 10, t256=(3, 2, 10))), unreadable),
         "tiff without size": (tiff({258: (3, 1, 8)}), unreadable),
@@ -284,6 +286,26 @@ def _pictures() -> dict[str, tuple[Any, Reason | None]]:
         "png without its end": (whole_png[:-12], ACCEPTED),
         "interlaced png": (_interlaced(), ACCEPTED),
         "gif that is a zip too": (_polyglot(), ACCEPTED),
+        "jpeg with a profile of 6 MB": (
+            jpeg_with(jpeg_segment(0xE2, b"ICC_PROFILE\0\1\1" + bytes(65_000)) * 100),
+            ACCEPTED,
+        ),
+        "jpeg with 6 MB of comments": (jpeg_with(jpeg_segment(0xFE, bytes(65_000)) * 100), ACCEPTED),
+        "jpeg whose xmp never ends": (
+            jpeg_with(jpeg_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + b"<a" * 30_000)),
+            ACCEPTED,
+        ),
+        "jpeg of red, green and blue": (encoded(noise(), "JPEG", keep_rgb=True), ACCEPTED),
+        "animated png with a picture of its own": (_frames(3, "PNG", default_image=True), ACCEPTED),
+        "animated gif that goes back": (_frames(9, "GIF", disposal=3), ACCEPTED),
+        "one-bit bmp": (encoded(noise().convert("1"), "BMP"), ACCEPTED),
+        "bmp with alpha": (encoded(noise().convert("RGBA"), "BMP"), ACCEPTED),
+        "cmyk tiff": (encoded(noise().convert("CMYK"), "TIFF"), ACCEPTED),
+        "lab tiff": (encoded(Image.merge("LAB", noise().split()), "TIFF"), ACCEPTED),
+        "palette tiff": (encoded(noise().convert("P"), "TIFF"), ACCEPTED),
+        "one-bit tiff": (encoded(noise().convert("1"), "TIFF"), ACCEPTED),
+        "grey tiff with alpha": (encoded(noise().convert("LA"), "TIFF"), ACCEPTED),
+        "jpeg in a tiff": (encoded(noise(), "TIFF", compression="jpeg"), ACCEPTED),
         "very long picture": (encoded(Image.new("RGB", (8, 4_000), "red")), ACCEPTED),
         # Not bytes.
         "path as picture": ("../secret.jpg", Reason.WRONG_TYPE),

@@ -1,5 +1,6 @@
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data.manifest import Counts, Manifest, Split, StoredImage, StoredText, write_manifest
 from mlim_ray.data.prepared import PreparedSet
+from mlim_ray.data.shard_cache import ShardCache
 from mlim_ray.data.shards import ShardWriter, TrainSums, row_group_records
+from mlim_ray.data.shuffle import Shuffle
 from mlim_ray.data.sources import resolve_prepare_config
-from mlim_ray.data.staging import SCHEMA, bucket_of, first_of_key, read_bucket, write_slice
+from mlim_ray.data.staging import SCHEMA, bucket_of, first_of_key
 from mlim_ray.data.tokenizer import TextTokenizer, count_words, train_tokenizer
 from tests.prepared_sets import BY_HAND
 
@@ -69,11 +72,10 @@ def test_buckets_are_ranges_in_order(hashes: list[int], num_buckets: int) -> Non
 def test_buckets_hold_every_record_sorted_whatever_the_slices(
     tmp_path_factory: pytest.TempPathFactory, keys: list[int], num_buckets: int, cut: int
 ) -> None:
-    folder = tmp_path_factory.mktemp("staging")
-    paths = [str(folder / "0"), str(folder / "1")]
-    write_slice(paths[0], [staged(keys[:cut])], num_buckets)
-    write_slice(paths[1], [staged(keys[cut:], slice_number=1)] if keys[cut:] else [], num_buckets)
-    found = [read_bucket(paths, bucket) for bucket in range(num_buckets)]
+    shuffle = Shuffle.plan(str(tmp_path_factory.mktemp("staging")), 2, num_buckets)
+    shuffle.write_slice(0, [staged(keys[:cut])])
+    shuffle.write_slice(1, [staged(keys[cut:], slice_number=1)] if keys[cut:] else [])
+    found = [shuffle.read_bucket(bucket) for bucket in range(num_buckets)]
     assert [h for table in found for h in table["key_hash"].to_pylist()] == sorted(keys)
     for row in (row for table in found for row in table.to_pylist()):
         assert row["image"] == bytes([row["key_hash"] % 256]) * (SIZE * SIZE * 3)
@@ -217,6 +219,16 @@ def test_manifests_that_cannot_be_used_are_named(prepared: PreparedSet, tmp_path
     path.write_text("{")
     with pytest.raises(ValueError, match=r"manifest.json is damaged"):
         PreparedSet.open(prepared.path)
+
+
+def test_a_process_that_is_sent_a_set_again_and_again_builds_it_once(prepared: PreparedSet) -> None:
+    first = pickle.loads(pickle.dumps(prepared))
+    assert first == prepared and first is not prepared
+    assert pickle.loads(pickle.dumps(prepared)) is first
+    grown = replace(prepared, manifest=prepared.manifest.model_copy(update={"fingerprint": "other"}))
+    assert pickle.loads(pickle.dumps(grown)) == grown
+    cached = replace(prepared, cache=ShardCache(None, 1_000))
+    assert pickle.loads(pickle.dumps(cached)) == cached
 
 
 def test_a_missing_shard_is_named(prepared: PreparedSet) -> None:

@@ -1,5 +1,7 @@
 import csv
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,44 @@ def test_hostile_csv_rows_end_in_the_quarantine(tmp_path: Path) -> None:
         (2, "malformed_row"),
     ]
     assert [(r.row, r.text[:4], r.was_cut) for r in cleaned.accepted] == [(3, "ok", False), (4, "w w ", True)]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (
+            b'image,title\na.png,x\na.png,"never closed\na.png,y\na.png,z\n',
+            r"opens in .*never closed.*, line 3, is never",
+        ),
+        ("image,title\na.png,x\n".encode("utf-16"), "is no UTF-8: the names of its columns"),
+        ("image,title\na.png,x\n".encode("utf-16-le"), "is no UTF-8: the names of its columns"),
+        ("image,t\u00eftle\na.png,x\n".encode("latin-1"), "is no UTF-8: the names of its columns"),
+        (b"image,title\ra.png,x\ra.png,y\r", "lines end with a carriage return alone"),
+    ],
+)
+def test_csv_files_that_would_be_misread_are_refused_by_name(tmp_path: Path, content: bytes, expected: str) -> None:
+    (tmp_path / "items.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"items\.csv .*{expected}"):
+        open_source(str(tmp_path / "items.csv"), CONFIG)
+
+
+def test_a_quote_within_a_field_of_csv_is_a_letter(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_bytes(b'image,title\na.png,12" pipe\na.png,"two\nlines, 3"" wide"\na.png,5" pipe')
+    records = records_of(open_source(str(tmp_path / "items.csv"), CONFIG))
+    assert [record.text for record in records] == [b'12" pipe', b'two\nlines, 3" wide', b'5" pipe']
+
+
+def test_a_table_of_ten_thousand_columns_is_opened_at_once(tmp_path: Path) -> None:
+    header = ["image", "title", *(f"c{i}" for i in range(10_000))]
+    write_csv(tmp_path / "items.csv", [header, ["a.png", "red", *[""] * 10_000]])
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_CPU, (20, 20));"
+        "from mlim_ray.config.prepare import PrepareConfig;"
+        "from mlim_ray.data.sources import open_source, resolve_prepare_config;"
+        "print(open_source(sys.argv[1], resolve_prepare_config(PrepareConfig(), 16)).columns.text)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert done.stdout == "title\n", done.stderr
 
 
 def test_paths_never_leave_the_folder(tmp_path: Path) -> None:

@@ -97,3 +97,17 @@ def test_walking_tells_of_links_to_folders_and_of_broken_ones(tmp_path: Path) ->
         *(("broken", 0), ("file", 1), ("linked", 0), ("loop", 0), ("real/x.txt", 1)),
     ]
     assert [name for name, _, stamp in found if stamp == storage.LINKED_FOLDER] == ["linked", "loop"]
+
+
+@pytest.mark.parametrize("num_parts", [0, 1, 511, 512, 513, 3_000])
+def test_parts_are_written_one_after_the_other_however_many(tmp_path: Path, num_parts: int) -> None:
+    parts = [str(number).encode() * (number % 7) for number in range(num_parts)]
+    storage.write_unsynced(str(tmp_path / "new" / "file"), [memoryview(part) for part in parts])
+    assert (tmp_path / "new" / "file").read_bytes() == b"".join(parts)
+
+
+def test_a_write_that_the_system_cuts_short_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.writev
+    monkeypatch.setattr(os, "writev", lambda file, parts: write(file, [part[:3] for part in parts[:1]]))
+    storage.write_unsynced(str(tmp_path / "file"), [b"abcdefgh", b"", b"ij", b"klmnop", b"q"])
+    assert (tmp_path / "file").read_bytes() == b"abcdefghijklmnopq"

@@ -14,6 +14,7 @@ from mlim_ray.data.tokenizer import (
     TextTokenizer,
     count_words,
     load_tokenizer,
+    split_words,
     train_tokenizer,
 )
 
@@ -83,6 +84,36 @@ def test_a_saved_tokenizer_is_read_back(tokenizer: TextTokenizer, tmp_path: Path
     assert load_tokenizer(str(tmp_path)).encode(TEXTS, 64) == tokenizer.encode(TEXTS, 64)
     (tmp_path / "tokenizer.json").unlink()
     assert load_tokenizer(str(tmp_path)).encode(TEXTS, 64) == tokenizer.encode(TEXTS, 64)
+
+
+_ODD_PARTS = [*SPECIAL_TOKENS, "red", "SHIRT", "shirts", "_", "[", "]", " ", "\t", "\x7f", "\u0130", "-"]
+_ANY_TEXT = st.one_of(
+    st.text(max_size=80),
+    st.text(st.characters(max_codepoint=0x17F), max_size=80),
+    st.lists(st.sampled_from(_ODD_PARTS)).map("".join),
+    st.integers(90, 110).map(lambda length: "a" * length),
+)
+
+
+@given(text=_ANY_TEXT)
+def test_words_and_pieces_are_those_of_the_library(tokenizer: TextTokenizer, text: str) -> None:
+    library = tokenizer.tokenizer
+    expected = library.encode(text, add_special_tokens=False)
+    pieces = tokenizer.encode([text], 10_000)[0]
+    assert pieces.token_ids == [tokenizer.cls_id, *expected.ids, tokenizer.sep_id]
+    assert pieces.word_of_token == [-1, *(-1 if word is None else word for word in expected.word_ids), -1]
+    words = library.pre_tokenizer.pre_tokenize_str(library.normalizer.normalize_str(text))
+    assert split_words(text) == [word for word, _ in words]
+
+
+def test_a_given_tokenizer_splits_texts_in_its_own_way(tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    write(tmp_path, tokenizer)
+    settings = json.loads((tmp_path / "tokenizer.json").read_text())
+    settings["normalizer"]["lowercase"] = False
+    (tmp_path / "tokenizer.json").write_text(json.dumps(settings))
+    cased = load_tokenizer(str(tmp_path))
+    lower, upper = cased.encode(["red", "RED"], 64)
+    assert lower == tokenizer.encode(["red"], 64)[0] != upper
 
 
 @given(text=st.text(max_size=80), max_tokens=st.integers(3, 20))

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from mlim_ray.data.s3.retries import retry_budget_s
+
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
 """a server that sends nothing for so long is asked again"""
@@ -42,6 +44,24 @@ def endpoint() -> str:
     """The endpoint that is asked, without anything secret that a person wrote into its address."""
     scheme, _, rest = client().endpoint.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+def object_store_options() -> dict[str, str]:
+    """What a library with a client of its own has to be told to ask the same server, by the names of `object_store`.
+
+    It holds the credentials: for that library alone, never to be kept, shown or sent.
+    """
+    asked = client()
+    return {
+        "aws_endpoint": asked.endpoint,
+        **asked.credentials(),
+        "aws_virtual_hosted_style_request": "false",
+        "allow_http": "true",
+        "client_max_retries": "1000",
+        "client_retry_timeout": f"{retry_budget_s():.0f}",
+        "connect_timeout": f"{CONNECT_TIMEOUT_S:.0f} seconds",
+        "timeout": f"{READ_TIMEOUT_S:.0f} seconds",
+    }
 
 
 def encryption() -> dict[str, str]:
@@ -79,6 +99,21 @@ class Client:
     def endpoint(self) -> str:
         """The address that is asked."""
         return str(self._filesystem.s3.meta.endpoint_url)
+
+    def credentials(self) -> dict[str, str]:
+        """Region and present credentials by the names of `object_store`."""
+        found = self._sync(self._credentials())
+        given = {
+            "aws_region": self._filesystem.s3.meta.region_name or "us-east-1",
+            "aws_access_key_id": found.access_key,
+            "aws_secret_access_key": found.secret_key,
+            "aws_session_token": found.token,
+        }
+        return {name: str(value) for name, value in given.items() if value}
+
+    async def _credentials(self) -> Any:
+        found = await self._filesystem.session.get_credentials()
+        return await found.get_frozen_credentials()
 
     def __getattr__(self, call: str) -> Callable[..., Any]:
         if call.startswith("_"):

@@ -8,7 +8,8 @@ import os
 from mlim_ray.data.s3 import objects
 from mlim_ray.data.storage_error import MissingPathError, StorageError
 
-_LEAST_AHEAD_BYTES = 256 << 10
+LEAST_AHEAD_BYTES = 256 << 10
+"""that a small read asks for"""
 _MOST_AHEAD_BYTES = 8 << 20
 _BUFFER_BYTES = 64 << 10
 
@@ -20,7 +21,22 @@ def open_object(path: str) -> io.BufferedReader:
         # Where there is no such bucket, this says so.
         objects.holds_any(path)
         raise MissingPathError(f"cannot read {path}: it does not exist; check the path")
-    return io.BufferedReader(_RangedReader(path, found), _BUFFER_BYTES)
+    return _ObjectFile(_RangedReader(path, found), _BUFFER_BYTES)
+
+
+class _ObjectFile(io.BufferedReader):
+    """Asks for a large read at once: the library's own asks for whole buffers first, and again for the rest."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size <= _BUFFER_BYTES:
+            return super().read(size)
+        place, behind = self.tell(), self.raw.tell()
+        self.raw.seek(place, os.SEEK_SET)
+        content = self.raw.read(size) or b""
+        # The buffer still holds what lies before this place.
+        self.raw.seek(behind, os.SEEK_SET)
+        self.seek(place + len(content))
+        return content
 
 
 class _RangedReader(io.RawIOBase):
@@ -32,7 +48,7 @@ class _RangedReader(io.RawIOBase):
         self._place = 0
         self._ahead = memoryview(b"")
         self._ahead_start = 0
-        self._ahead_bytes = _LEAST_AHEAD_BYTES
+        self._ahead_bytes = LEAST_AHEAD_BYTES
 
     def readable(self) -> bool:
         return True
@@ -71,7 +87,7 @@ class _RangedReader(io.RawIOBase):
 
     def _look_ahead(self) -> None:
         follows = self._place == self._ahead_start + len(self._ahead)
-        self._ahead_bytes = min(2 * self._ahead_bytes, _MOST_AHEAD_BYTES) if follows else _LEAST_AHEAD_BYTES
+        self._ahead_bytes = min(2 * self._ahead_bytes, _MOST_AHEAD_BYTES) if follows else LEAST_AHEAD_BYTES
         start = self._place
         self._ahead = memoryview(self._fetch(min(self._ahead_bytes, self._found.num_bytes - start)))
         self._ahead_start = self._place = start

@@ -16,9 +16,9 @@ from mlim_ray.data.s3.objects import md5, split, stat
 from mlim_ray.data.s3.retries import retried
 from mlim_ray.data.storage_error import StorageError
 
-_PART_BYTES = 16 << 20
+PART_BYTES = 16 << 20
 # Some servers take no more; AWS takes 10,000.
-_MAX_PARTS = 1000
+MAX_PARTS = 1000
 _THREADS = 4
 _ABORT_BUDGET_S = 5.0
 
@@ -67,7 +67,7 @@ def abort_unfinished(folder: str, older_than_s: float) -> int:
 
 
 def _write_parts(path: str, place: dict[str, str], data: memoryview) -> list[dict[str, Any]]:
-    size = max(_PART_BYTES, -(-len(data) // _MAX_PARTS))
+    size = max(PART_BYTES, -(-len(data) // MAX_PARTS))
     starts = range(0, len(data), size)
 
     def write_part(number: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data import storage
 from mlim_ray.data.cleaning import RawRecord
 from mlim_ray.data.manifest import Generated
+from mlim_ray.data.rejection import Problem, shorten
 from mlim_ray.data.schema import Columns, guess_columns
 from mlim_ray.data.sources.forms import BYTE_ORDER_MARK, DELIMITERS
 from mlim_ray.data.sources.lines import MAX_LINE_BYTES, Lines, open_unzipped, skip_mark
@@ -23,6 +24,7 @@ from mlim_ray.data.sources.pictures import refuse_urls
 from mlim_ray.data.sources.rows import Draft, malformed, to_record, with_pictures
 from mlim_ray.data.sources.source import SLICE_RECORDS, Slice, in_batches
 from mlim_ray.data.sources.tables import PicturePlaces, RowFile, identity_of, opened_at, slices_of
+from mlim_ray.data.text import decode_utf8
 
 _SAMPLED_ROWS = 10
 _SAMPLED_CHARACTERS = 200
@@ -111,20 +113,34 @@ class _Rows:
         csv.field_size_limit(MAX_LINE_BYTES)
         self.lines = Lines(opened)
         self._path = path
+        self._taken: list[str] = []
+        """lines of the record that is read"""
         self._reader = csv.reader(self._decoded(), delimiter=delimiter)
 
     def __iter__(self) -> Iterator[list[str]]:
+        lines: list[str] = []
         try:
-            # The reader gives blank lines as empty rows; they are no records.
-            yield from (fields for fields in self._reader if fields)
+            for fields in self._reader:
+                lines, self._taken = self._taken, []
+                # The reader gives blank lines as empty rows; they are no records.
+                if fields:
+                    yield fields
         except csv.Error as error:
-            raise ValueError(f"{self._path} is damaged or no CSV file: {error}") from error
+            detail = "lines end with a carriage return alone" if "new-line" in str(error) else error
+            raise ValueError(f"{self._path} is damaged or no CSV file: {detail}") from error
+        # The reader takes the rest of the file for one field, and its rows would be lost.
+        if len(lines) > 1 and sum(line.count('"') for line in lines) % 2:
+            raise ValueError(
+                f"{self._path} is damaged: the quote that opens in {shorten(lines[0].strip(), 50)!r}, line "
+                f"{self._reader.line_num - len(lines) + 1}, is never closed; close it, or double it where it is meant"
+            )
 
     def _decoded(self) -> Iterator[str]:
         for line in self.lines:
             if line is None:
                 raise csv.Error(f"a line of more than {MAX_LINE_BYTES} bytes")
-            yield line.decode("utf-8", "surrogateescape")
+            self._taken.append(line.decode("utf-8", "surrogateescape"))
+            yield self._taken[-1]
 
 
 @dataclass(frozen=True)
@@ -149,6 +165,11 @@ def _scan(info: storage.FileInfo) -> _Scanned:
         header = next(records, None)
         if header is None:
             raise ValueError(f"{info.path} is empty; expected a header line with the names of the columns")
+        if any("\0" in name or isinstance(decode_utf8(name), Problem) for name in header):
+            raise ValueError(
+                f"{info.path} is no UTF-8: the names of its columns cannot be read; convert it, for example with "
+                f"`iconv -f LATIN1 -t UTF-8`, or from UTF-16"
+            )
         offsets, num_rows = [start + rows.lines.num_bytes], 0
         sample: list[list[str]] = []
         for fields in records:

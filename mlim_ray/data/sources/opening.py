@@ -19,6 +19,7 @@ from mlim_ray.data.sources.forms import Form
 from mlim_ray.data.sources.generated import PREFIX, GeneratedSource
 from mlim_ray.data.sources.jsonl_files import JsonlSource
 from mlim_ray.data.sources.label_folders import CAPTION_SUFFIX, LabelFolderSource
+from mlim_ray.data.sources.lance_dataset import LanceSource, is_lance
 from mlim_ray.data.sources.listing import FILES_SCHEMA, Listing
 from mlim_ray.data.sources.parquet_files import ParquetSource
 from mlim_ray.data.sources.prepared_files import PreparedSource
@@ -68,6 +69,9 @@ def _open_new(name: str, config: PrepareConfig, known: pa.Table | None) -> Opene
     if storage.exists(storage.join(path, MANIFEST_FILE)):
         _refuse_format(name, "a prepared set", config)
         return _without_files(name, PreparedSource.open(name, config), known)
+    if is_lance(path):
+        _refuse_format(name, "a Lance dataset", config)
+        return _without_files(name, LanceSource.open(name, path, config), known)
     listing = Listing.of(path)
     if listing.hidden().all():
         raise ValueError(f"{name} holds no files; expected {SOURCES}")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import repeat
+from functools import lru_cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -17,11 +16,11 @@ from mlim_ray.data import storage
 from mlim_ray.data.cleaning import RawRecord
 from mlim_ray.data.manifest import Generated
 from mlim_ray.data.parquet import open_parquet, reading
-from mlim_ray.data.rejection import Problem
 from mlim_ray.data.schema import Columns, check_columns, guess_columns, is_image_struct, is_text_type
+from mlim_ray.data.sources.arrow_rows import to_records, to_values
 from mlim_ray.data.sources.listing import Identity, Listing
 from mlim_ray.data.sources.pictures import PictureFolder, refuse_urls
-from mlim_ray.data.sources.source import BATCH_BYTES, SLICE_RECORDS, Slice, cut, in_batches
+from mlim_ray.data.sources.source import BATCH_BYTES, BATCH_RECORDS, SLICE_RECORDS, Slice, cut, in_batches
 from mlim_ray.data.sources.tables import PicturePlaces
 
 # A row group has to be decoded from its beginning, so each slice of a large one reads what comes before it
@@ -29,6 +28,7 @@ from mlim_ray.data.sources.tables import PicturePlaces
 _MAX_SLICES_PER_ROW_GROUP = 8
 _FOOTER_THREADS = 8
 _SAMPLED_ROWS = 100
+_REPEATED_BYTES = 256_000_000
 
 
 @dataclass(frozen=True)
@@ -104,99 +104,51 @@ class ParquetSource:
         """The records of a slice, decoded from the row groups that it touches."""
         file = self.files[part.file]
         with reading(file.info.path), open_parquet(file.info.path, memory_map=True) as opened:
-            group_start = 0
-            for group, group_end in enumerate(file.group_ends):
-                if group_start < part.stop and group_end > part.start:
-                    yield from self._read_group(opened, file, group, group_start, part)
-                group_start = group_end
+            yield from in_batches(self._read(opened, file, part))
+
+    def _read(self, opened: pq.ParquetFile, file: _File, part: Slice) -> Iterator[RawRecord]:
+        group_start = 0
+        for group, group_end in enumerate(file.group_ends):
+            if group_start < part.stop and group_end > part.start:
+                yield from self._read_group(opened, file, group, group_start, part)
+            group_start = group_end
 
     def _read_group(
         self, opened: pq.ParquetFile, file: _File, group: int, row: int, part: Slice
-    ) -> Iterator[list[RawRecord]]:
-        size = opened.metadata.row_group(group)
-        bytes_per_row = max(1, size.total_byte_size // max(1, size.num_rows))
-        batch_rows = min(SLICE_RECORDS, max(1, BATCH_BYTES // bytes_per_row))
-        for batch in opened.iter_batches(
-            batch_rows, row_groups=[group], columns=self.columns.names(), use_threads=False
-        ):
+    ) -> Iterator[RawRecord]:
+        names = self.columns.names()
+        batch_rows = _rows_at_once(opened.metadata.row_group(group), names)
+        for batch in opened.iter_batches(batch_rows, row_groups=[group], columns=names, use_threads=False):
             start, stop = max(part.start - row, 0), min(part.stop - row, batch.num_rows)
             if start < stop:
-                yield from self._records(file, batch.slice(start, stop - start), row + start)
+                rows = batch.slice(start, stop - start)
+                yield from to_records(rows, self.columns, file.info.relative, row + start, partial(self._folder, file))
             row += batch.num_rows
             if row >= part.stop:
                 return
-
-    def _records(self, file: _File, batch: pa.RecordBatch, first_row: int) -> Iterator[list[RawRecord]]:
-        def values(column: str | None) -> list[Any]:
-            return [None] * batch.num_rows if column is None else to_values(batch.column(column))
-
-        source = file.info.relative
-        keys = values(self.columns.key)
-        if self.columns.key is None:
-            keys = [f"{source}:{first_row + i}" for i in range(batch.num_rows)]
-        names = self.columns.attributes
-        attributes = [dict(zip(names, row, strict=True)) for row in zip(*map(values, names), strict=True)]
-        rows = zip(
-            keys,
-            self._images(file, batch.column(self.columns.image)),
-            self._texts(batch),
-            values(self.columns.label),
-            values(self.columns.group),
-            values(self.columns.split),
-            attributes or repeat({}, batch.num_rows),
-            strict=True,
-        )
-        yield from in_batches(
-            RawRecord(source, row, *record, attributes=found) for row, (*record, found) in enumerate(rows, first_row)
-        )
-
-    def _texts(self, batch: pa.RecordBatch) -> Iterable[bytes | str | None]:
-        values = [to_values(batch.column(name)) for name in self.columns.text_columns]
-        template = self.columns.template
-        return values[0] if template is None else map(template.fill, zip(*values, strict=True))
-
-    def _images(self, file: _File, column: pa.Array) -> Iterable[bytes | Problem | None]:
-        if is_text_type(column.type):
-            return self._folder(file).read_each(to_values(column))
-        if not is_image_struct(column.type):
-            return to_values(column)
-        # Flattening keeps the nulls of the struct, which its own fields do not have.
-        names = [field.name for field in column.type]
-        fields = dict(zip(names, column.flatten(), strict=True))
-        images = to_values(fields["bytes"])
-        if "path" not in fields or fields["path"].null_count == len(images):
-            return images
-        return self._structs(file, images, to_values(fields["path"]))
-
-    def _structs(self, file: _File, images: list[bytes | None], paths: list[Any]) -> Iterator[bytes | Problem | None]:
-        """Bytes where a struct has them, else the file at its path."""
-        is_read = [image is None and path is not None for image, path in zip(images, paths, strict=True)]
-        found = self._folder(file).read_each(path for path, read in zip(paths, is_read, strict=True) if read)
-        for image, read in zip(images, is_read, strict=True):
-            yield next(found) if read else image
 
     def _folder(self, file: _File) -> PictureFolder:
         assert self.places is not None
         return self.places.folder(file.info)
 
 
+def _rows_at_once(group: pq.RowGroupMetaData, names: list[str]) -> int:
+    """Rows of a row group that are decoded together, so that their columns take little memory."""
+    largest = 0
+    for number in range(group.num_columns):
+        column = group.column(number)
+        path = column.path_in_schema
+        if column.has_dictionary_page and any(path == name or path.startswith(f"{name}.") for name in names):
+            largest = max(largest, column.total_uncompressed_size)
+    per_row = group.total_byte_size // max(1, group.num_rows)
+    # A value of a dictionary is stored once and may stand in every row.
+    return max(1, min(BATCH_RECORDS, BATCH_BYTES // max(1, per_row), _REPEATED_BYTES // max(1, largest)))
+
+
 def _first_values(file: storage.FileInfo, column: str) -> list[Any]:
     with reading(file.path), open_parquet(file.path) as opened:
         batches = opened.iter_batches(_SAMPLED_ROWS, columns=[column], use_threads=False)
         return next((to_values(batch.column(column)) for batch in batches), [])
-
-
-def to_values(column: pa.Array) -> list[Any]:
-    """Values of a column for Python; strings as bytes, because a file may hold invalid UTF-8."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pa.types.is_string(column.type):
-        column = column.cast(pa.binary())
-    elif pa.types.is_large_string(column.type):
-        column = column.cast(pa.large_binary())
-    elif pa.types.is_string_view(column.type):
-        column = column.cast(pa.binary_view())
-    return column.to_pylist()
 
 
 # One command opens its source several times; the stamp in `file` tells a changed file.

@@ -15,7 +15,8 @@ SLICE_RECORDS = 1_024
 """Records of a slice: large beside the cost of a task, small beside memory."""
 BATCH_BYTES = 32_000_000
 """Raw bytes that a source holds at a time, as far as its files tell beforehand."""
-_BATCH_RECORDS = 128
+BATCH_RECORDS = 128
+"""Records that a source gives at a time, and no more of them than BATCH_BYTES hold."""
 ZIPPED_SLICES = 8
 """Most slices of a gzip file: each has to unzip what comes before it too."""
 
@@ -73,7 +74,7 @@ def in_batches(records: Iterable[RawRecord]) -> Iterator[list[RawRecord]]:
     for record in records:
         batch.append(record)
         num_bytes += len(record.image) if isinstance(record.image, bytes) else 0
-        if num_bytes >= BATCH_BYTES or len(batch) == _BATCH_RECORDS:
+        if num_bytes >= BATCH_BYTES or len(batch) == BATCH_RECORDS:
             yield batch
             batch, num_bytes = [], 0
     if batch:
