@@ -17,11 +17,11 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 # Errors only: a second index or an old pip must not clutter the first screen that somebody sees.
-# A file's tests stay together: they share what is costly to make.
+# A file's tests stay together: they share what is costly to make. tests/conftest.py says which files come first.
 PYTEST = $(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input $(PIP_ARGS) -c constraints.txt
 
-.PHONY: help setup setup-dev tune test test-core torture check format clean
+.PHONY: help setup setup-dev tune test test-core test-cluster torture check format clean
 
 help: ## show this list
 	@echo "mlim_ray: pre-training on image-text catalogues, tuned on Ray"
@@ -43,14 +43,19 @@ tune: setup ## search the best masking on a generated catalogue (or ARGS="--data
 # pytest's exit code 5 says that no test was selected: no failure as long as the other half had one.
 test: setup-dev ## all tests: first those without Ray, then those with it
 	@core=0; cluster=0; \
-	echo "== core tests"; $(PYTEST) -m "not cluster and not torture" $(ARGS) || core=$$?; \
-	echo "== cluster tests"; $(PYTEST) --durations 40 -m "cluster and not torture" $(ARGS) || cluster=$$?; \
+	echo "== core tests"; $(PYTEST) -m "not cluster and not torture and not system" $(ARGS) || core=$$?; \
+	echo "== cluster tests"; $(PYTEST) --durations 40 -m "cluster and not torture and not system" $(ARGS) || cluster=$$?; \
 	say() { case $$1 in 0) echo passed;; 5) echo "none selected";; *) echo "FAILED (pytest exit code $$1)";; esac; }; \
 	echo "== core tests: $$(say $$core); cluster tests: $$(say $$cluster)"; \
 	case "$$core $$cluster" in "0 0"|"0 5"|"5 0") exit 0;; *) exit 1;; esac
 
 test-core: setup-dev ## the quick tests, which start no Ray
-	@$(PYTEST) -m "not cluster and not slow and not torture" $(ARGS)
+	@$(PYTEST) -m "not cluster and not slow and not torture and not system" $(ARGS)
+
+# As root, with the Debian packages of tests/system-packages.txt; else its tests are skipped, or fail where
+# REQUIRE_SYSTEM_TESTS=1. The summary names each test with what became of it.
+test-cluster: setup-dev ## a cluster of three hosts on this machine: ray up, a search, a lost host, ray down
+	@$(BIN)/python -m pytest -m system -rpsfE --no-fold-skipped $(ARGS)
 
 # MLIM_RAY_KILLS=5 make torture: fewer kills of the run on real records than 50
 torture: setup-dev ## what servers and processes do to us, many times over: about two hours

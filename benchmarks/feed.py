@@ -123,7 +123,7 @@ def _loader_flags(setting: tuple[int, int]) -> list[str]:
 
 def _cell(given: argparse.Namespace) -> Figures:
     if given.cell == "make":
-        return {"prepared": _make(given)}
+        return {"prepared": make_set(given)}
     job = Job(given.data, given.work, given.batch_size, given.steps, given.workers, given.prefetch)
     if given.cell == "webdataset":
         tar_folder(job)
@@ -193,7 +193,7 @@ def _train_worker(settings: dict[str, Any]) -> Figures:
     return _measure("stream", settings["job"])
 
 
-def _make(given: argparse.Namespace) -> str:
+def make_set(given: argparse.Namespace) -> str:
     """The prepared set that is fed, in the work folder."""
     from mlim_ray.pipelines.cluster import LOCAL, connect
     from mlim_ray.pipelines.prepare import prepare

@@ -37,10 +37,11 @@ from benchmarks.record import ROOT, Figures, machine, write_record
 from mlim_ray.command_line.errors import plain_errors
 from mlim_ray.model.flops import step_flops
 from mlim_ray.objectives import mlm_terms, recon_terms
+from mlim_ray.objectives.inputs import BatchTensors
 from mlim_ray.training.batch import Batch
 from mlim_ray.training.matmul_peak import matmul_peak
 from mlim_ray.training.precision import autocast
-from mlim_ray.training.tensors import BatchTensors, to_tensors
+from mlim_ray.training.tensors import to_tensors
 from mlim_ray.training.throughput import contents_of, peak_memory
 from mlim_ray.training.trainer import Trainer
 
@@ -194,7 +195,7 @@ def _measure(trainer: Trainer, work: Workload, num_steps: int, peak_flops: float
         for batch in batches:
             contents = contents_of(batch)
             flops += step_flops(work.shape, contents)
-            num_tokens += contents.num_tokens + contents.num_records * work.shape.num_cells
+            num_tokens += contents.num_tokens + contents.num_cells
             yield batch
 
     seconds = _run(trainer, noted(work.batches(num_steps, 2 * num_steps)), num_steps, lines)

@@ -1,7 +1,7 @@
 """How many records does a search train on until it is as good as random search with its whole budget?
 
 Command:  python -m benchmarks.search_efficiency --out search_efficiency.json
-Cost:     5 seeds of two searches each: about 25 minutes on two idle cores. A record of an earlier run in --out is gone
+Cost:     5 seeds of two searches each: about 20 minutes on two idle cores. A record of an earlier run in --out is gone
           on with: a seed and method that it holds is not searched again, and one that was interrupted is resumed.
 Methods:  `asha` is what experiments/tune_mam.py does: trials from TPE, the weak ones stopped at rungs. `random` draws
           every trial at random and trains it to the end. Both run the command itself, on a generated catalogue, two
@@ -10,8 +10,9 @@ Methods:  `asha` is what experiments/tune_mam.py does: trials from TPE, the weak
 Ratios:   the target is the median over seeds of the best score that random search has at its end. `ratio` is the
           median of the records that `asha` trains on until a trial has it, over all that random search trains on; at
           most a third is wanted. `ratio_to_first` is over what random search itself trains on until a trial has it.
-          References count as spent by both, and never as having found anything; of trials that run side by side the
-          earlier ones count in full. The interval is a bootstrap over seeds (95 %), which draws the target anew too.
+          References count as spent by both, and never as having found anything; `without_references` leaves them out of
+          both, for they are the same trials whatever proposes the others. Of trials that run side by side the earlier
+          ones count in full. Intervals are a bootstrap over seeds (95 %), which draws the target anew too.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ _FLAGS = {
     "asha": ("--search.sampler", "tpe", "--search.num-rungs", "3"),
     "random": ("--search.sampler", "random", "--search.num-rungs", "1"),
 }
-_ASHA_PER_RANDOM = 3
+_ASHA_PER_RANDOM = 2
 """searched trials of `asha` for each of `random`"""
-_PROBE = ("--probe.num-records", "256", "--probe.linear-train-records", "100")
+_PROBE = ("--probe.num-records", "128", "--probe.linear-train-records", "100")
 
 
 class _Budget(NamedTuple):
@@ -63,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seeds", type=int, default=5, help="searches of each method (5)")
     parser.add_argument("--records", type=int, default=4_000, help="records of the generated catalogue (4,000)")
-    parser.add_argument("--trials", type=int, default=24, help="of random search, the references included (24)")
-    parser.add_argument("--samples", type=int, default=4_800, help="records that a full trial sees (4,800)")
+    parser.add_argument("--trials", type=int, default=28, help="of random search, the references included (28)")
+    parser.add_argument("--samples", type=int, default=2_400, help="records that a full trial sees (2,400)")
     parser.add_argument("--out", help="JSON file for the figures; gone on with where it is there")
     parser.add_argument("--work", default=DEFAULT_WORK, help="folder for the catalogue and the searches")
     parser.add_argument("--smoke", action="store_true", help="a tiny size, to see that it runs")
@@ -112,11 +113,12 @@ def _search(method: str, seed: int, budget: _Budget, work: str) -> Figures:
     return {"seconds": round(time.perf_counter() - started, 1), "trials": rows}
 
 
-def _trials(cell: Figures) -> list[Ended]:
+def _trials(cell: Figures, *, with_references: bool = True) -> list[Ended]:
     """A cell's trials as the arithmetic wants them."""
     return [
         Ended(row["samples"], row["score"] if row["role"] == "searched" and row["state"] == "COMPLETE" else None)
         for row in cell["trials"]
+        if with_references or row["role"] == "searched"
     ]
 
 
@@ -137,10 +139,21 @@ def _summary(cells: dict[str, Figures], num_seeds: int) -> Figures:
         f"ratio {found.ratio:.2f}, 95 % [{low:.2f}, {high:.2f}] (at most {GOAL:.2f} wanted); "
         f"of what it needs itself {found.ratio_to_first:.2f}"
     )
+    own = [
+        [_trials(cells[f"{method} {seed}"], with_references=False) for seed in range(num_seeds)] for method in _FLAGS
+    ]
+    alone, (low_alone, high_alone) = ratio_of(*own), interval_of(*own)
+    print(f"without the references: ratio {alone.ratio:.2f}, 95 % [{low_alone:.2f}, {high_alone:.2f}]")
     by_method = {"asha": asha, "random": random}
     return {
         **{name: _known(value) for name, value in found._asdict().items()},
         "interval": [_known(low), _known(high)],
+        "without_references": {
+            "ratio": _known(alone.ratio),
+            "interval": [_known(low_alone), _known(high_alone)],
+            "samples": _known(alone.samples),
+            "budget": _known(alone.budget),
+        },
         "samples_by_seed": {
             name: [_known(samples_to(search, found.target)) for search in searches]
             for name, searches in by_method.items()

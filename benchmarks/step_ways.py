@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -14,9 +15,11 @@ from benchmarks.in_memory import Workload
 from benchmarks.vilt import ViltStep
 from mlim_ray.model import MlimModel
 from mlim_ray.model.blocks import MergeBlocks, SplitBlocks
+from mlim_ray.model.embedders import ShallowCnn
 from mlim_ray.model.layout import Layout
+from mlim_ray.objectives.inputs import BatchTensors
 from mlim_ray.training.batch import Batch
-from mlim_ray.training.tensors import BatchTensors, to_tensors
+from mlim_ray.training.tensors import to_tensors
 
 CPU = torch.device("cpu")
 Loss = Callable[[BatchTensors], Tensor]
@@ -209,8 +212,9 @@ def _with_math_attention(step: Callable[[BatchTensors], None]) -> Callable[[Batc
 def _with_convolutions(model: MlimModel) -> MlimModel:
     """The same weights in torch's own convolutions."""
     embedder, decoder = model.image_embedder, model.image_decoder
-    model.image_embedder = _ConvolvingEmbedder(embedder.layers)  # type: ignore[assignment]
-    model.image_decoder = _ConvolvingDecoder(decoder.layers, decoder.grid.side)  # type: ignore[assignment]
+    assert isinstance(embedder, ShallowCnn), "what a size has by itself"
+    model.image_embedder = _ConvolvingEmbedder(embedder.layers)
+    model.image_decoder = _ConvolvingDecoder(decoder.layers, math.isqrt(model.config.num_cells))  # type: ignore[assignment]
     return model
 
 

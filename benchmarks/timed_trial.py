@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from mlim_ray.evaluation.measures import Measurer
-from mlim_ray.pipelines.search.searcher import NUMBER
 from mlim_ray.pipelines.search.trial import PretrainTrial
 from mlim_ray.pipelines.search.trial_job import TrialJob
+from mlim_ray.pipelines.search.trial_words import NUMBER
 from mlim_ray.training.trainer import Trainer
 
 TIMES = "MLIM_RAY_BENCHMARK_TIMES"

@@ -9,7 +9,7 @@ from typing import Any
 
 from ray import tune
 
-from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, tune_result
+from mlim_ray.pipelines.search.trial_words import NUMBER, PARAMETERS, tune_result
 
 
 class ToyTrial(tune.Trainable):

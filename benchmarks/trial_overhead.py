@@ -174,9 +174,9 @@ def _bare(given: argparse.Namespace) -> Figures:
     for trial in open_study(folder.path).trials:
         config = trial_config(base, parameters_of(trial))
         trainer = build_trainer(config, prepared, device)
-        order, num_cells = trainer.order, trainer.model.config.num_cells
-        measurer = Measurer(prepared, base, base.search.objectives, num_cells)
-        masking, lanes = run_masking(config, num_cells), order.lanes_of(0, 1)
+        order, shape = trainer.order, trainer.model.config
+        measurer = Measurer(prepared, base, base.search.objectives, shape.num_cells)
+        masking, lanes = run_masking(config, shape), order.lanes_of(0, 1)
         batches = resident_batches(records, order, masking, lanes, 0, config.train.num_steps)
         start = time.monotonic()
         for samples in rungs_of(trial):

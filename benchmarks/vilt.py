@@ -16,7 +16,7 @@ from transformers import ViltConfig, ViltForMaskedLM
 
 from mlim_ray.model import MlimConfig
 from mlim_ray.objectives import pixels_of_cells
-from mlim_ray.training.tensors import BatchTensors
+from mlim_ray.objectives.inputs import BatchTensors
 
 _IGNORED = -100
 

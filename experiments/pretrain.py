@@ -1,7 +1,7 @@
-"""Pre-train one MLIM model on a catalogue.
+"""Pre-train one model on a catalogue: MLIM, or a recipe after one of its relatives.
 
-Question: what does the paper's setting learn from these records?
-Command:  python experiments/pretrain.py [--data SOURCE] [--steps N] [--config best.yaml]
+Question: what does the paper's setting, or another's, learn from these records?
+Command:  python experiments/pretrain.py [--data SOURCE] [--steps N] [--recipe NAME] [--config best.yaml]
 Cost:     2,000 steps of 64 records: about 4 minutes on two CPU cores (the tiny model).
 Result:   a run folder with the model, its metrics, the partner probe and a page.
 """
@@ -22,7 +22,7 @@ def build() -> PretrainConfig:
 @plain_errors()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the experiment from the command line."""
-    request = parse_pretrain(argv, build, __doc__)
+    request = parse_pretrain(argv, build, __doc__, recipes=True)
     from mlim_ray.pipelines.pretrain import pretrain
     from mlim_ray.reporting.progress import say_json
 

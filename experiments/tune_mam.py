@@ -1,7 +1,7 @@
 """Search masking: the policy (MAM or another), its ratios, RECON's weight and target, and the learning rate.
 
 Question: for this catalogue and this budget, which masking ratios and loss weights suit it?
-Command:  python experiments/tune_mam.py [--data SOURCE] [--trials N] [--max-samples N]
+Command:  python experiments/tune_mam.py [--data SOURCE] [--trials N] [--max-samples N] [--recipe NAME]
 Cost:     12 trials and 12 confirming runs of at most 16,000 records: 5 minutes on two CPU cores (the tiny model).
 Result:   a run folder with the answer and its intervals, best.yaml, trials.parquet, the leading model and a page.
 """

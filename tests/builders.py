@@ -13,6 +13,7 @@ from mlim_ray.data.counter import hash_key
 from mlim_ray.data.records import Records
 from mlim_ray.model import MlimConfig, MlimModel
 from mlim_ray.training.batch import Masking
+from mlim_ray.training.build import run_masking
 from mlim_ray.training.metrics import OF_THE_MACHINE
 from mlim_ray.training.order import StreamOrder
 
@@ -21,6 +22,17 @@ torch.set_num_threads(1)
 
 PAD, CLS, SEP, MASK, FIRST_PIECE = 0, 2, 3, 4, 5
 IMAGE_SIZE, NUM_CELLS, MAX_TOKENS, VOCAB_SIZE = 16, 16, 10, 40
+SHAPE: dict[str, Any] = {
+    "image_size": IMAGE_SIZE,
+    "embedder_channels": (8, 32),
+    "decoder_channels": (16,),
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "vocab_size": VOCAB_SIZE,
+    "mask_token_id": MASK,
+    "pad_token_id": PAD,
+    "max_tokens": MAX_TOKENS,
+}
 
 
 def word_rows(pieces_of_words: Sequence[Sequence[int]], width: int) -> np.ndarray:
@@ -48,29 +60,19 @@ def make_records(num_records: int, seed: int = 0) -> Records:
 def make_model(seed: int = 0, **shape: Any) -> MlimModel:
     """A model of a few thousand weights for `make_records`."""
     torch.manual_seed(seed)
-    default = {
-        "image_size": IMAGE_SIZE,
-        "embedder_channels": (8, 32),
-        "decoder_channels": (16,),
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "vocab_size": VOCAB_SIZE,
-        "mask_token_id": MASK,
-        "pad_token_id": PAD,
-        "max_tokens": MAX_TOKENS,
-    }
-    return MlimModel(MlimConfig(**(default | shape)))
+    return MlimModel(MlimConfig(**(SHAPE | shape)))
 
 
 def make_config(**sections: dict[str, Any]) -> PretrainConfig:
     """A resolved config; `train={"num_steps": 3}` and the like change it."""
     train = {"learning_rate": 1e-3, "precision": "float32", "batch_size": 16} | sections.pop("train", {})
-    return PretrainConfig.model_validate({"train": train, **sections})
+    recon = {"kind": "pixels"} | sections.pop("recon", {})
+    return PretrainConfig.model_validate({"train": train, "recon": recon, **sections})
 
 
 def make_masking(config: PretrainConfig) -> Masking:
-    """What the masks of a run with `make_model` depend on."""
-    return Masking(config.masking, config.train.seed, NUM_CELLS)
+    """What the batches of a run with `make_model` depend on besides the records."""
+    return run_masking(config, MlimConfig(**SHAPE))
 
 
 def make_order(config: PretrainConfig, num_records: int, *, group_records: int = 4) -> StreamOrder:

@@ -47,13 +47,14 @@ _PIPELINE = (
 
 @dataclass
 class ObjectStore:
-    """Swift under `folder`, answering S3 on `port` of the loopback interface while the block runs."""
+    """Swift under `folder`, answering S3 on `port` of `host` while the block runs; all else stays on loopback."""
 
     folder: Path
     python: Path
     port: int
     access_key: str
     secret_key: str
+    host: str = "127.0.0.1"
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __enter__(self) -> "ObjectStore":
@@ -139,7 +140,7 @@ class ObjectStore:
         ports = range(self.port, self.port + len(SERVICES))
         for port in ports:
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) != 0:
+                if probe.connect_ex((self.host if port == self.port else "127.0.0.1", port)) != 0:
                     return False
         return True
 
@@ -169,11 +170,11 @@ class ObjectStore:
         # A server that is back is asked at once.
         proxy += "error_suppression_interval = 1\n"
         proxy += "".join(f"[filter:{name}]\nuse = egg:swift#{name}\n{lines}\n" for name, lines in filters.items())
-        self._write("proxy-server.conf", self._defaults(self.port, _PIPELINE) + proxy)
+        self._write("proxy-server.conf", self._defaults(self.port, _PIPELINE, host=self.host) + proxy)
 
-    def _defaults(self, port: int, pipeline: str, extra: str = "") -> str:
+    def _defaults(self, port: int, pipeline: str, extra: str = "", host: str = "127.0.0.1") -> str:
         return (
-            f"[DEFAULT]\nbind_ip = 127.0.0.1\nbind_port = {port}\nuser = {getpass.getuser()}\n"
+            f"[DEFAULT]\nbind_ip = {host}\nbind_port = {port}\nuser = {getpass.getuser()}\n"
             f"swift_dir = {self.folder}\ndevices = {self.folder / 'node'}\nmount_check = false\n"
             f"{_NO_RESERVE}workers = 0\nlog_address = /nonexistent\nlog_level = WARNING\n"
             f"{extra}[pipeline:main]\npipeline = {pipeline}\n"

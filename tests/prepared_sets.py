@@ -27,8 +27,9 @@ from mlim_ray.data.manifest import (
 )
 from mlim_ray.data.prepared import TOKENIZER_FOLDER, PreparedSet
 from mlim_ray.data.shards import TRAIN, ShardWriter, TrainSums, row_group_records
+from mlim_ray.data.shuffle import Shuffle
 from mlim_ray.data.sources import open_source, resolve_prepare_config
-from mlim_ray.data.staging import SCHEMA, read_bucket, write_slice
+from mlim_ray.data.staging import SCHEMA
 from mlim_ray.data.tokenizer import count_words, train_tokenizer
 
 SIZE, MAX_TOKENS, NUM_BUCKETS = 8, 12, 3
@@ -65,12 +66,13 @@ def write_prepared(folder: Path, records: dict[int, SourceRecord], encoding: str
     """Stage the records, then write shards, tail, tokenizer and manifest; all of them are of the training split."""
     out, staging = str(folder / "set"), str(folder / "staging")
     tokenizer = train_tokenizer(count_words([record.text for record in records.values()]), 200)
-    write_slice(f"{staging}/0", [_staged(records, encoding)], NUM_BUCKETS)
+    shuffle = Shuffle.plan(staging, 1, NUM_BUCKETS)
+    shuffle.write_slice(0, [staged(records, encoding)])
     sums = TrainSums(np.zeros(tokenizer.vocab_size, np.int64))
     shards, with_leftovers = [], []
     writer = ShardWriter(out, staging, 0, MAX_TOKENS, SIZE)
     for bucket in range(NUM_BUCKETS):
-        table = read_bucket([f"{staging}/0"], bucket)
+        table = shuffle.read_bucket(bucket)
         result = writer.write_bucket(bucket, table, tokenizer)
         sums.add(result.sums)
         shards += result.shards.values()
@@ -138,7 +140,8 @@ def damage(prepared: PreparedSet, *groups: int) -> None:
             file.write(bytes(range(100)))
 
 
-def _staged(records: dict[int, SourceRecord], encoding: str) -> pa.Table:
+def staged(records: dict[int, SourceRecord], encoding: str) -> pa.Table:
+    """Records as the first pass of prepare lays them down."""
     rows = []
     for row, (key_hash, record) in enumerate(records.items()):
         values = record.picture.reshape(-1, 3).astype(int)

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import botocore.session
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from botocore import xform_name
 
 from mlim_ray.config import PretrainConfig
 from mlim_ray.config.files import best_text
@@ -25,6 +27,7 @@ from mlim_ray.data.synthetic import generate
 from mlim_ray.training.build import build_model
 from mlim_ray.training.export import export_model
 from mlim_ray.training.resolve import resolve_size
+from tests.cluster.filled import filled_project
 from tests.data.pictures import encoded, noise
 from tests.data.source_forms import FORMS, some_items
 from tests.experiments.loading import EXPERIMENTS, load_main
@@ -47,6 +50,10 @@ STAND_INS = {
     "s3://shop/runs/first": "runs/first",
     "s3://my-bucket/shards/": "shards/",
     "s3://shop/embeddings": "embeddings",
+    "s3://my-models/mlim/catalogue": GENERATED,
+    "s3://my-models/mlim/runs/first": "runs/first",
+    "s3://cluster/mlim/raw": GENERATED,
+    "s3://cluster/mlim/runs/first": "runs/first",
 }
 """What a page names and a clone has not: a reader's own records, and what an earlier command on the page wrote."""
 SET_STAND_INS = {"my_catalogue/": "grown", "prepared/": "set"}
@@ -64,6 +71,8 @@ NOT_RUN = {
     ("git", "clone"): "needs the network",
     ("cd",): "a reader's own place",
     ("optuna-dashboard",): "serves until it is ended; tests/pipelines/test_search_storage.py asks it",
+    ("mlim-ray", "demo"): "serves until it is ended; tests/reporting/test_demo_in_a_browser.py opens its page",
+    ("mlflow", "server"): "serves until it is ended; tests/pipelines/search/test_mlflow_watch.py tells one of a search",
     ("ray", "up"): "starts machines that cost money",
     ("ray", "submit"): "needs a cluster",
     ("ray", "attach"): "needs a cluster",
@@ -71,7 +80,12 @@ NOT_RUN = {
     ("ray", "down"): "needs a cluster",
     ("prometheus",): "runs until it is stopped; tests/pipelines/test_watching.py starts it",
     ("tensorboard",): "runs until it is stopped",
+    ("pip", "install"): "would change the environment that the tests run in",
+    ("docker",): "needs a Docker daemon; tests/cluster/test_kuberay.py reads the Dockerfile",
+    ("kubectl",): "needs Kubernetes; tests/cluster/test_kuberay.py reads the manifests",
 }
+AWS_SHORTHANDS = {"--protocol", "--source-group", "--port", "--cidr", "--query", "--output"}
+"""flags of the AWS CLI that are no parameters of the request"""
 
 _BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 _SHELL = re.compile(r"[|&;<>()$`]+")
@@ -104,7 +118,8 @@ class Command:
     @property
     def uses_runs(self) -> bool:
         """Whether it reads runs that were made before."""
-        asks = self.asks_model or (self.program == "mlim-ray" and self.words[1:2] in (("diff",), ("compare",)))
+        readers = (("diff",), ("compare",), ("export-onnx",))
+        asks = self.asks_model or (self.program == "mlim-ray" and self.words[1:2] in readers)
         return asks or "--init-from" in self.words
 
     @property
@@ -158,6 +173,19 @@ def run(command: Command) -> None:
         known = shell([sys.executable, "-m", words[1], "--help"], ROOT)
         for flag in (word for word in words if word.startswith("--")):
             assert f"{flag} " in known or f"{flag}]" in known, f"{command}: {words[1]} has no {flag}"
+    elif command.program == "ray" and words[:2] == ["job", "submit"]:
+        run(Command(command.page, tuple(words[words.index("--") + 1 :])))
+    elif command.program == "aws":
+        check_aws(command)
+    elif command.program == "mlim-ray" and words[0] == "doctor":
+        with pytest.MonkeyPatch.context() as patch:
+            project = filled_project(Path.cwd() / "ready", patch)
+            shell([sys.executable, "-m", "mlim_ray.command_line.main", *words, "--offline"], project)
+    elif command.program == "openssl":
+        # It goes on with what the ones above it on its page wrote.
+        for each in COMMANDS[: COMMANDS.index(command) + 1]:
+            if (each.page, each.program) == (command.page, "openssl"):
+                shell(list(each.words), Path.cwd())
     elif command.program == "make":
         shell(["make", "-n", *words], ROOT)
     elif command.program == "mlim-ray":
@@ -170,6 +198,19 @@ def run(command: Command) -> None:
             assert json.loads(output.splitlines()[-1])["reasons"] == {}, output
     else:
         raise AssertionError(f"{command}: not known to this test; teach it how to run {command.program}")
+
+
+def check_aws(command: Command) -> None:
+    """Its service, operation and flags are AWS's own, and the files that it names are there."""
+    service, operation, *rest = command.words[1:]
+    model = botocore.session.get_session().get_service_model(service)
+    name = {xform_name(known, "-"): known for known in model.operation_names}[operation]
+    members = model.operation_model(name).input_shape.members
+    known = AWS_SHORTHANDS | {f"--{xform_name(member, '-')}" for member in members}
+    for word in rest:
+        assert not word.startswith("--") or word in known, f"{command}: {operation} has no {word}"
+        if word.startswith("file://"):
+            assert (ROOT / word.removeprefix("file://")).exists(), f"{command}: {word} is not there"
 
 
 def shell(words: list[str], folder: Path) -> str:
@@ -268,6 +309,8 @@ def test_a_snippet_of_the_pages_runs(snippet: str, tmp_path: Path, some_runs: Pa
     (tmp_path / "embeddings" / "parts").mkdir(parents=True)
     joint = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(12, np.float16)), 4)
     pq.write_table(pa.table({"joint": joint}), tmp_path / "embeddings" / "parts" / "part-00000.parquet")
+    if "encoder.onnx" in snippet:
+        run(Command("", ("mlim-ray", "export-onnx", "runs/pretrain-001", "encoder.onnx")))
     shell([sys.executable, "-c", snippet], tmp_path)
 
 

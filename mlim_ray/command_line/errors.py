@@ -1,7 +1,9 @@
 """Mistakes of the user as one plain line on standard error and an exit code; bugs keep their traceback."""
 
 import argparse
+import os
 import re
+import select
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +15,10 @@ from mlim_ray.config.wording import nearest, plain_problem
 
 USER_ERROR = 2
 INTERRUPTED = 130
+READ_NO_FURTHER = 141
+"""what a shell calls a program whose reader went away"""
 
+_STDOUT = 1
 _PATH_PROBLEMS = {
     FileNotFoundError: "no such file or folder; check the path",
     PermissionError: "permission denied; check who may read or write there",
@@ -29,10 +34,18 @@ def plain_errors() -> Iterator[None]:
     """Around an entry point, as context or decorator: a mistake of the user ends the program with one line.
 
     ValueError and paths that cannot be used end with exit code 2, or with the error's own `exit_code`;
-    Ctrl-C with 130 and the line that the KeyboardInterrupt carries. Any other exception is a bug and passes.
+    Ctrl-C with 130 and the line that the KeyboardInterrupt carries; what is read no further, as by `| head`, with 141
+    and no line. Any other exception is a bug and passes.
     """
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _is_read_no_further():
+            raise
+        # Else the interpreter would try once more, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
+        raise SystemExit(READ_NO_FURTHER) from None
     except KeyboardInterrupt as interrupt:
         _leave(str(interrupt) or "interrupted", INTERRUPTED)
     except Exception as error:
@@ -134,6 +147,13 @@ class PlainParser(argparse.ArgumentParser):
         guesses = self._nearest_flags(name.lstrip("-").replace("_", "-"))
         mend = f"did you mean {' or '.join(guesses)}?" if guesses else f"see {self.prog} --help"
         return f"{name}: unknown flag; {mend}"
+
+
+def _is_read_no_further() -> bool:
+    """Whether it is the standard output that nobody reads any more."""
+    poll = select.poll()
+    poll.register(_STDOUT, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _leave(line: str, exit_code: int) -> NoReturn:

@@ -13,6 +13,7 @@ from mlim_ray.command_line.knobs import add_knobs, add_shorthand, apply_knobs, g
 from mlim_ray.config.files import MOST_BYTES, parse_config, parse_yaml
 from mlim_ray.config.overlay import with_knobs
 from mlim_ray.config.prepare import SOURCES
+from mlim_ray.config.recipes import RECIPES, with_recipe
 from mlim_ray.config.run import PretrainConfig, SearchRunConfig
 from mlim_ray.config.wording import shown
 from mlim_ray.data import storage
@@ -29,6 +30,8 @@ def parse_pretrain(
     build: Callable[[], Config],
     description: str | None = None,
     shorthands: Mapping[str, str] | None = None,
+    *,
+    recipes: bool = False,
 ) -> RunRequest[Config]:
     """The request of one pre-training run, or of an experiment that consists of some.
 
@@ -37,6 +40,7 @@ def parse_pretrain(
         build: makes the experiment's own config, which the flags and `--config` are laid over.
         description: what `--help` says first, usually the experiment's docstring.
         shorthands: further flags, with the knob that each stands for.
+        recipes: whether the experiment takes `--recipe`.
 
     Raises:
         ValueError: one plain line, for any flag or combination that cannot be.
@@ -44,6 +48,8 @@ def parse_pretrain(
     base = build()
     parser, group = _parser(base, description)
     _add_config(group)
+    if recipes:
+        _add_recipe(group)
     for flag, knob in (shorthands or {}).items():
         add_shorthand(group, type(base), flag, knob, base)
     group.add_argument(
@@ -68,12 +74,14 @@ def parse_search(
     base = build()
     parser, group = _parser(base, description)
     _add_config(group)
+    _add_recipe(group)
     add_shorthand(group, type(base), "--trials", "search.num_trials", base)
     add_shorthand(group, type(base), "--max-samples", "search.max_samples", base)
     add_shorthand(group, type(base), "--workers-per-trial", "search.workers_per_trial", base)
     add_shorthand(group, type(base), "--score", "search.score", base)
     add_shorthand(group, type(base), "--confirm", "search.confirm", base)
     add_shorthand(group, type(base), "--price-per-hour", "search.price_per_hour", base)
+    add_shorthand(group, type(base), "--mlflow", "search.mlflow", base)
     group.add_argument(
         "--space",
         metavar="S",
@@ -201,8 +209,23 @@ def _add_config(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--config", metavar="FILE", help="config.yaml of a run or best.yaml of a search to start from")
 
 
+def _add_recipe(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help=f"start from a setting after another paper: {', '.join(RECIPES)}; mlim-ray recipes tells of each "
+        "(default mlim)",
+    )
+
+
 def _configured(parsed: argparse.Namespace, base: Config) -> Config:
-    """What the flags are laid over: the experiment's own, that of a run to be resumed, or a file's."""
+    """What the flags are laid over: the experiment's own or a recipe's, that of a run to be resumed, or a file's."""
+    recipe = getattr(parsed, "recipe", None)
+    if recipe is not None:
+        try:
+            base = with_recipe(base, recipe)
+        except ValueError as error:
+            raise ValueError(f"--recipe: {error}") from error
     base = _resumed(parsed, base)
     if parsed.config is None:
         return base

@@ -46,9 +46,8 @@ def metavar(fields: list[FieldInfo]) -> str:
             if get_origin(inner) is Literal:
                 words += [shown(choice) for choice in get_args(inner)]
             elif get_origin(inner) is tuple:
-                words.append(
-                    ",".join(names.get(item) or "|".join(map(shown, get_args(item))) for item in get_args(inner))
-                )
+                items = [unwrap(item)[0] for item in get_args(inner)]
+                words.append(",".join(names.get(item) or "|".join(map(shown, get_args(item))) for item in items))
             else:
                 words.append(names[inner])
     return "|".join(dict.fromkeys(words))

@@ -1,5 +1,6 @@
 """`mlim-ray prepare`, `inspect`, `requeue` and `verify` for sets of records; `evaluate`, `compare`, `embed`, `fill`,
-`diff` and `replay` for runs.
+`diff` and `replay` for runs; `export-onnx` and `demo` for models; `recipes` for what there is to train; `doctor` for
+clusters.
 
 What does the work is imported once the command line is known to be right, so that `--help` and errors come
 at once.
@@ -12,7 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlim_ray.command_line.compare_command import add_compare_command
+from mlim_ray.command_line.demo_command import add_demo_command
 from mlim_ray.command_line.diff_command import add_diff_arguments, run_diff
+from mlim_ray.command_line.doctor_command import add_doctor_command
 from mlim_ray.command_line.embed_command import add_embed_command
 from mlim_ray.command_line.errors import PlainParser, plain_errors
 from mlim_ray.command_line.evaluate_command import add_evaluate_command
@@ -21,7 +24,10 @@ from mlim_ray.command_line.fill_command import add_fill_command
 from mlim_ray.command_line.inspect_command import add_inspect_flags, run_inspect
 from mlim_ray.command_line.knob_help import WholeWordHelp
 from mlim_ray.command_line.knobs import add_knobs, apply_knobs
+from mlim_ray.command_line.onnx_command import add_onnx_command
+from mlim_ray.command_line.recipes_command import add_recipes_command
 from mlim_ray.command_line.replay_command import add_replay_command
+from mlim_ray.command_line.watch_spot_command import add_watch_spot_command
 from mlim_ray.config.prepare import SOURCES, PrepareConfig
 
 if TYPE_CHECKING:
@@ -33,7 +39,8 @@ _TINY_IMAGE_SIZE = 32
 
 @plain_errors()
 def main(argv: Sequence[str] | None = None) -> None:
-    """The program `mlim-ray`: exit code 0, 1 where runs differ, 2 for a user's mistake, 3 for too many rejected."""
+    """The program `mlim-ray`: exit code 0, 1 where runs differ or the doctor found an error, 2 for a user's mistake, 3
+    for too many rejected records."""
     parsed = _parser().parse_args(argv)
     parsed.run(parsed)
 
@@ -41,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> PlainParser:
     parser = PlainParser(
         prog="mlim-ray",
-        usage="mlim-ray {prepare,inspect,requeue,verify,evaluate,compare,embed,fill,diff,replay} ...",
+        usage="mlim-ray "
+        "{prepare,inspect,requeue,verify,evaluate,compare,embed,fill,export-onnx,demo,recipes,diff,replay,doctor,"
+        "watch-spot} ...",
         description="From raw image-text records to a set that MLIM can be trained on; what a run's model is worth and "
         "what it makes of records; what sets two runs apart.",
         formatter_class=WholeWordHelp,
@@ -90,6 +99,9 @@ def _parser() -> PlainParser:
     add_compare_command(commands)
     add_embed_command(commands)
     add_fill_command(commands)
+    add_onnx_command(commands)
+    add_demo_command(commands)
+    add_recipes_command(commands)
     add_replay_command(commands)
     diff = commands.add_parser(
         "diff",
@@ -101,6 +113,8 @@ def _parser() -> PlainParser:
     )
     add_diff_arguments(diff)
     diff.set_defaults(run=run_diff)
+    add_doctor_command(commands)
+    add_watch_spot_command(commands)
     return parser
 
 

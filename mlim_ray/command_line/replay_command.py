@@ -2,9 +2,12 @@
 
 import argparse
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlim_ray.command_line.knob_help import WholeWordHelp
+
+if TYPE_CHECKING:
+    from mlim_ray.training.replay import ReplayedRecord
 
 _MOST_ROWS = 20
 
@@ -38,8 +41,13 @@ def _replay(parsed: argparse.Namespace) -> None:
     say(f"step {found.step}: gradient norm {found.gradient_norm}, {len(found.records)} records")
     if bad:
         say(f"{len(bad)} of them have a loss that is no number:")
-        table([asdict(record) for record in bad[:_MOST_ROWS]])
+        table([_row(record) for record in bad[:_MOST_ROWS]])
     else:
         say("each record's own loss is finite here")
     if parsed.json:
         say_json({**asdict(found), "num_non_finite": len(bad)})
+
+
+def _row(record: "ReplayedRecord") -> dict[str, Any]:
+    values = asdict(record)
+    return values | values.pop("others")

@@ -15,11 +15,11 @@ from torch import Tensor
 from mlim_ray.data.counter import draw
 from mlim_ray.data.preprocessing import Picture, Preprocessor, as_list, is_picture
 from mlim_ray.data.tokenizer import MASK, SPECIAL_TOKENS
-from mlim_ray.evaluation.showing import NUM_UNSHOWN_PIECES
 from mlim_ray.inference.guess import WordGuess
 from mlim_ray.model import MlimModel
 from mlim_ray.model.named_inputs import Arguments, named_inputs
 from mlim_ray.model.pooling import pooled_states
+from mlim_ray.objectives.itc import NUM_UNSHOWN_PIECES
 
 Hidden = float | NDArray[np.bool_]
 """A share of the cells, which a seed chooses, or the cells themselves: bool [N], or in the rows of the grid."""
@@ -157,7 +157,7 @@ class LoadedModel:
                 be used.
         """
         alone = is_picture(image) if image is not None else isinstance(text, str)
-        cell_hidden_N = torch.from_numpy(self._hidden_cells(hidden, seed)).to(self.model.device)
+        cell_hidden_N = torch.from_numpy(self.hidden_cells(hidden, seed)).to(self.model.device)
         out: list[Image.Image] = []
         for inputs in self._batches(image, text, cell_hidden_N):
             states = self.model.encode(*inputs)
@@ -188,7 +188,8 @@ class LoadedModel:
                 inputs["bool_masked_pos"] = cell_hidden_N.expand(len(inputs["input_ids"]), -1)
             yield named_inputs(self.model, **inputs)
 
-    def _hidden_cells(self, hidden: Hidden, seed: int) -> NDArray[np.bool_]:
+    def hidden_cells(self, hidden: Hidden, seed: int) -> NDArray[np.bool_]:
+        """Which cells [N] are hidden. Raises ValueError as `reconstruct`."""
         num_cells = self.model.config.num_cells
         if isinstance(hidden, np.ndarray):
             side = round(num_cells**0.5)

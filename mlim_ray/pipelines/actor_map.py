@@ -60,6 +60,8 @@ def plan_actors(cluster: Cluster, num_pieces: int, model_bytes: int) -> ActorPla
     fitting = int(_SHARE_OF_MEMORY * memory / (_ACTOR_BYTES + _COPIES * model_bytes))
     num_actors = max(1, min(num_cpus, num_pieces, fitting))
     threads = num_cpus // num_actors
+    if cluster.growth is not None:
+        threads = min(threads, int(cluster.growth.cpus_a_node))
     return ActorPlan(num_actors, float(threads), 0.0, threads)
 
 

@@ -51,7 +51,7 @@ def run_arms(request: RunRequest[CompareRunConfig], folder: RunFolder, cluster: 
         request = replace(request, config=stored)
     setting = open_setting(replace(request, resume=folder.exists), cluster, folder, auto_feed="resident")
     config, prepared = setting.config, setting.prepared
-    evaluate = EvaluateConfig(tasks=config.compare.tasks)
+    evaluate = config.compare.evaluation
     _check_tasks(evaluate, prepared)
     plan = plan_search(cluster, max_concurrent=0, streams=setting.streams)
     for line in plan.lines(cluster):

@@ -6,6 +6,8 @@ from typing import Any
 
 import ray
 
+from mlim_ray.pipelines.waiting import ended_within
+
 _LOOKED_AT_EVERY_S = 0.5
 _WRITTEN_EVERY_S = 0.2
 
@@ -32,7 +34,7 @@ class Board:
     def wait(self, task: Any, on_progress: OnProgress) -> Any:
         """The task's result; what it writes meanwhile is passed on. Raises what the task raised."""
         while True:
-            ready, _ = ray.wait([task], timeout=_LOOKED_AT_EVERY_S)
+            ready = ended_within([task], _LOOKED_AT_EVERY_S)
             try:
                 line = ray.get(self.handle.read.remote())
             except ray.exceptions.RayActorError:

@@ -1,4 +1,4 @@
-"""An experiment that consists of cells: masking settings with several seeds, on parts that differ in set or in size."""
+"""An experiment that consists of cells: settings with several seeds, on parts that differ in set, size or steps."""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -7,14 +7,13 @@ from typing import Any
 
 from mlim_ray.config.compare import CompareRunConfig
 from mlim_ray.config.files import config_text
-from mlim_ray.data.lease import Lease
 from mlim_ray.evaluation.tasks import chosen_tasks
 from mlim_ray.pipelines.arms import Cells, cell_folders, run_arms
-from mlim_ray.pipelines.cluster import LOCAL, connect
+from mlim_ray.pipelines.cluster import LOCAL
+from mlim_ray.pipelines.joined import joined
 from mlim_ray.pipelines.plan import check_run, describe_run
 from mlim_ray.pipelines.request import RunRequest
 from mlim_ray.pipelines.setting import check_places
-from mlim_ray.pipelines.signals import stopping
 from mlim_ray.reporting.comparison_page import Section, render_comparison_page
 from mlim_ray.reporting.figures import Command
 from mlim_ray.reporting.progress import console_width, say
@@ -34,6 +33,8 @@ class Part:
     """of its folder in the experiment's"""
     heading: str
     request: RunRequest[CompareRunConfig]
+    then: Callable[[Mapping[str, Cells]], RunRequest[CompareRunConfig]] | None = None
+    """what is really run, where that follows from the cells of the parts before, by heading"""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class CellExperiment:
     question: str
     request: RunRequest[CompareRunConfig]
     parts: Sequence[Part]
-    """the first has the request's own config"""
+    """one that follows from others has the request's own config, else the first"""
     conclude: Callable[[Mapping[str, Cells]], Sequence[Section]]
     """from the cells of the parts that ended so far, by heading"""
 
@@ -64,7 +65,7 @@ class CellExperiment:
         if request.dry_run:
             return self._describe()
         # The parts of an experiment that goes on have been checked, and have their config in their folders.
-        for part in self.parts[:1] if request.resume else self.parts:
+        for part in [self._own] if request.resume else self.parts:
             check_run(part.request, self.name, "resident")
         folder = claim_folder(request.out, self.name, resume=request.resume, overwrite=request.overwrite)
         if request.resume and folder.is_finished:
@@ -75,22 +76,15 @@ class CellExperiment:
         def stopped() -> str:
             return f"stopped by SIGTERM; continue with: {self._resume_command(folder)}"
 
-        # Ray takes SIGTERM over when it is joined.
-        with (
-            stopping(stopped),
-            Lease(folder.path),
-            connect(request.address, dashboard=request.dashboard) as cluster,
-            stopping(stopped),
-        ):
-            if cluster.dashboard_url is not None:
-                say(cluster.dashboard_line)
+        with joined(request, folder, stopped) as cluster:
             config = resolve_size(request.config, has_gpu=cluster.num_gpus >= 1)
             folder.write_text("config.yaml", config_text(config))
             folder.write_json("environment.json", describe_environment(data=request.data))
             cells: dict[str, Cells] = {}
             for part in self.parts:
-                check_places(part.request.data, request.out, cluster)
-                cells[part.heading] = run_arms(part.request, RunFolder(folder.file(part.name)), cluster, part.heading)
+                asked = part.request if part.then is None else part.then(cells)
+                check_places(asked.data, request.out, cluster)
+                cells[part.heading] = run_arms(asked, RunFolder(folder.file(part.name)), cluster, part.heading)
                 sections = self.conclude(cells)
                 self._write_page(folder, config, sections)
         for section in sections:
@@ -101,20 +95,29 @@ class CellExperiment:
         say(f"page: {folder.file(_PAGE)}")
         return _summary(folder)
 
+    @property
+    def _own(self) -> Part:
+        return next((part for part in self.parts if part.then is not None), self.parts[0])
+
     def _describe(self) -> dict[str, Any]:
-        first, *others = self.parts
-        for part in [] if self.request.resume else others:
-            check_run(part.request, self.name, "resident")
-        summary = describe_run(first.request, self.name, "resident")
+        for part in [] if self.request.resume else self.parts:
+            if part is not self._own:
+                check_run(part.request, self.name, "resident")
+        summary = describe_run(self._own.request, self.name, "resident")
         config = self.request.config
-        num_arms, num_seeds, num_parts = len(config.compare.arms), config.compare.num_seeds, len(self.parts)
-        num_cells = num_arms * num_seeds * num_parts
+        sizes: dict[tuple[int, int, int], int] = {}
+        for part in self.parts:
+            of_part = part.request.config
+            size = (len(of_part.compare.arms), of_part.compare.num_seeds, of_part.train.num_steps)
+            sizes[size] = sizes.get(size, 0) + 1
+        num_cells = sum(count * num_arms * num_seeds for (num_arms, num_seeds, _), count in sizes.items())
         say(f"settings: {', '.join(config.compare.arms)}")
         say(f"parts: {'; '.join(part.heading for part in self.parts)}")
-        say(
-            f"cells: {num_parts} x {num_arms} settings x {num_seeds} seeds = {num_cells} runs of "
-            f"{config.train.num_steps:,} steps"
-        )
+        for (num_arms, num_seeds, num_steps), count in sizes.items():
+            say(
+                f"cells: {count} x {num_arms} settings x {num_seeds} seeds = {count * num_arms * num_seeds} runs of "
+                f"{num_steps:,} steps"
+            )
         return summary | {"num_cells": num_cells}
 
     def _resume_command(self, folder: RunFolder) -> str:
@@ -122,7 +125,8 @@ class CellExperiment:
         return f"python experiments/{self.name}.py --out {shlex.quote(folder.path)} --resume{where}"
 
     def _write_page(self, folder: RunFolder, config: CompareRunConfig, sections: Sequence[Section]) -> None:
-        first, second, *_ = cell_folders(RunFolder(folder.file(self.parts[0].name)), config)
+        part = self.parts[0]
+        first, second, *_ = cell_folders(RunFolder(folder.file(part.name)), part.request.config)
         commands = [
             Command("Curves and configs of any of its runs:", f"mlim-ray compare {first} {second} --out compare.html"),
             Command("Go on with it, had it been stopped:", self._resume_command(folder)),

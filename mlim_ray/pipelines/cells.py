@@ -6,6 +6,7 @@ from typing import Any
 import ray
 
 from mlim_ray.data import storage
+from mlim_ray.pipelines.waiting import wait_for_one
 from mlim_ray.reporting.progress import Stage
 from mlim_ray.training.run_folder import RunFolder
 
@@ -37,19 +38,7 @@ def run_cells(
             while waiting and (at_once is None or len(running) < at_once):
                 file = next(iter(waiting))
                 running[waiting.pop(file)()] = file
-            ready = _wait(list(running))
+            ready = wait_for_one(list(running))
             folder.write_json(running.pop(ready), ray.get(ready))
             done += 1
             stage.advance(done)
-
-
-def _wait(running: list[Any]) -> Any:
-    """One of the tasks that has ended. Raises what a signal's handler raised meanwhile."""
-    try:
-        (ready, *_), _ = ray.wait(running)
-    except SystemError as error:
-        # What a handler raises within Ray's compiled code comes out as the cause of another error.
-        if error.__cause__ is None:
-            raise
-        raise error.__cause__ from None
-    return ready

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 # Ray reads these when it is imported, and hands them to its processes.
@@ -36,6 +36,9 @@ import ray.data  # noqa: E402
 import ray.job_config  # noqa: E402
 from ray._private.authentication.authentication_utils import is_token_auth_enabled  # noqa: E402
 
+from mlim_ray.pipelines.autoscaler import read_growth  # noqa: E402
+from mlim_ray.pipelines.growth import Growth  # noqa: E402
+
 logger = logging.getLogger(__name__)
 
 LOCAL = "local"
@@ -46,7 +49,7 @@ _MAX_STORE_BYTES = 16 << 30
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Ray that this process is connected to."""
+    """A Ray that this process is connected to; one with an autoscaler counts with all nodes that this may start."""
 
     num_cpus: float
     num_gpus: float
@@ -55,6 +58,24 @@ class Cluster:
     dashboard_url: str | None
     asks_for_token: bool = False
     """whether Ray's token authentication guards the dashboard"""
+    growth: Growth | None = None
+    """what its autoscaler may start"""
+
+    @property
+    def has(self) -> str:
+        """The verb before what there is at most."""
+        return "has" if self.growth is None else "can grow to"
+
+    @property
+    def size(self) -> str:
+        """What there is at most, in words."""
+        size = f"{self.num_cpus:g} CPU, {self.num_gpus:g} GPU on {self.num_nodes} node(s)"
+        return size if self.growth is None else f"up to {size} ({self.growth})"
+
+    @property
+    def cpus_a_node(self) -> float:
+        """CPUs of a node, for a task that has it to itself."""
+        return self.num_cpus / self.num_nodes if self.growth is None else self.growth.cpus_a_node
 
     @property
     def dashboard_line(self) -> str:
@@ -112,7 +133,7 @@ def connect(address: str, *, dashboard: bool = True, job: Mapping[str, str] | No
             ) from error
     try:
         resources = ray.cluster_resources()
-        yield Cluster(
+        cluster = Cluster(
             num_cpus=resources.get("CPU", 0.0),
             num_gpus=resources.get("GPU", 0.0),
             num_nodes=sum(1 for node in ray.nodes() if node["Alive"]),
@@ -120,8 +141,21 @@ def connect(address: str, *, dashboard: bool = True, job: Mapping[str, str] | No
             dashboard_url=f"http://{context.dashboard_url}" if context.dashboard_url else None,
             asks_for_token=is_token_auth_enabled(),
         )
+        growth = None if address == LOCAL else read_growth()
+        yield cluster if growth is None else grown(cluster, growth)
     finally:
         ray.shutdown()
+
+
+def grown(cluster: Cluster, growth: Growth) -> Cluster:
+    """A cluster once its autoscaler has started all that it may."""
+    return replace(
+        cluster,
+        num_cpus=max(cluster.num_cpus, growth.num_cpus),
+        num_gpus=max(cluster.num_gpus, growth.num_gpus),
+        num_nodes=max(cluster.num_nodes, growth.num_nodes),
+        growth=growth,
+    )
 
 
 @contextlib.contextmanager

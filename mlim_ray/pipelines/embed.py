@@ -18,8 +18,9 @@ from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data import storage
 from mlim_ray.data.lease import Lease
 from mlim_ray.data.result_set import ResultManifest
+from mlim_ray.evaluation.embedding import COLUMN_OF
 from mlim_ray.evaluation.embedding import embed as embed_records
-from mlim_ray.evaluation.showing import SHOWN, Shown
+from mlim_ray.evaluation.showing import SHOWN
 from mlim_ray.pipelines.cluster import Cluster
 from mlim_ray.pipelines.model_pass import OnProgress
 from mlim_ray.pipelines.result_job import Job
@@ -27,9 +28,6 @@ from mlim_ray.training.loaded_run import LoadedRun
 
 if TYPE_CHECKING:
     from mlim_ray.data.records import Records
-
-COLUMN_OF: dict[Shown, str] = {"image": "image", "text": "text", "both": "joint"}
-"""what is shown, and the column of its embedding"""
 
 
 @dataclass(frozen=True)

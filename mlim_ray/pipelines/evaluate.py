@@ -25,6 +25,7 @@ from mlim_ray.pipelines.evaluation_results import FOLDER, Found, read_evaluation
 from mlim_ray.pipelines.evaluation_set import fitting_set
 from mlim_ray.pipelines.measure import gpu_options
 from mlim_ray.pipelines.setting import is_prepared
+from mlim_ray.pipelines.waiting import result_of
 from mlim_ray.reporting.progress import Stages, console_width, say
 from mlim_ray.reporting.result_lines import result_lines
 from mlim_ray.training.loaded_run import LoadedRun
@@ -111,7 +112,7 @@ class _Evaluating:
     def go(self, tasks: Sequence[Task], run: LoadedRun, own: PreparedSet | None) -> Found:
         """Run the tasks one after another, each in a process of the cluster; what is found is stored after each."""
         config = self.request.config
-        facts: _SetFacts = ray.get(_look_at.options(name="survey").remote(self.prepared, own, config))
+        facts: _SetFacts = result_of(_look_at.options(name="survey").remote(self.prepared, own, config))
         skipped = skipped_tasks(tasks, config, facts.train, facts.test)
         found = self._begun(run) | {"overlap": plain_result(facts.survey.overlap), "skipped": skipped}
         _tell("leakage: what do held-out records share with training?", found["overlap"])
@@ -230,7 +231,7 @@ def _own_set(folder: RunFolder) -> PreparedSet | None:
 
 
 def _threads(cluster: Cluster) -> int:
-    return max(1, int(cluster.num_cpus / cluster.num_nodes))
+    return max(1, int(cluster.cpus_a_node))
 
 
 def _tell(heading: str, result: Found) -> None:

@@ -55,7 +55,14 @@ def fitting_set(
         with Stages("records") as stages:
             prepare(source, out, config, on_progress=partial(stages.advance, "prepare"))
         say(f"prepared set: {out}")
-    return PreparedSet.open(out)
+    prepared = PreparedSet.open(out)
+    counts = prepared.manifest.counts
+    if 2 * counts.cut_texts > counts.accepted:
+        say(
+            f"{counts.cut_texts:,} of {counts.accepted:,} texts are longer than the {shape.max_tokens} pieces that the "
+            "model reads, and are cut"
+        )
+    return prepared
 
 
 def _fits(prepared: PreparedSet, run: LoadedRun) -> bool:

@@ -26,6 +26,8 @@ _DEATHS = (WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError, ray.exce
 _NO_ROOM = (WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError)
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _COLLECTIVES = ("gloo", "nccl")
+_NO_CPU_MEMORY = "can't allocate memory"
+"""words of PyTorch"""
 
 
 class TooManyFailuresError(ValueError):
@@ -104,9 +106,18 @@ def reason(error: BaseException) -> str:
     return f"{'out of memory' if _is_out_of_memory(inner) else type(inner).__name__}: {lines[-1]}"
 
 
+def one_line(error: BaseException) -> str:
+    """An error in one line: the path and what the system says of it, or the first line of its own words."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
-    # PyTorch's own is known by its name: loading PyTorch for it would take a second.
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    # PyTorch's own is known by its name: loading PyTorch for it would take a second. Of a CPU's memory it has none.
+    is_named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return is_named or (isinstance(error, RuntimeError) and _NO_CPU_MEMORY in str(error))
 
 
 def is_mistake(error: BaseException) -> bool:

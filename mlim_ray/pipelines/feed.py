@@ -23,8 +23,10 @@ from mlim_ray.training.batch import Batch
 from mlim_ray.training.stream import TRAIN_SPLIT, OnLeftOut, ShardReader, ignore, present, read_groups
 
 # A task costs Ray Data tens of milliseconds whatever it does: as much work for each as its memory allows.
-_TASK_BYTES = 64 << 20
-_PREFETCHED_TASKS = 2
+TASK_BYTES = 64 << 20
+"""of decoded records that a task gives"""
+PREFETCHED_TASKS = 2
+"""that lie ready on a worker's node"""
 # One fits beside the workers of an elastic run on each node.
 _TASK_CPUS = 0.9
 # Ray Data registers all tasks of a pipeline, about a millisecond each, before the first one starts.
@@ -43,7 +45,10 @@ def stream_batches(
 
     Raises what `ShardReader.read_chunks` raises, with its own message.
     """
-    return _cut_at_steps(_arrivals(reader, start_step, stop_step), reader, start_step, stop_step, on_left_out)
+    # Where pictures change their size a pipeline ends, for the rows of a task are arrays of one size.
+    for steps in reader.masking.runs(start_step, stop_step):
+        arrived = _arrivals(reader, steps.start, steps.stop)
+        yield from _cut_at_steps(arrived, reader, steps.start, steps.stop, on_left_out)
 
 
 def put_resident(prepared: PreparedSet, *, skips_damaged: bool = False) -> "ray.ObjectRef[Records]":
@@ -76,14 +81,14 @@ def _arrivals(reader: ShardReader, start_step: int, stop_step: int) -> Iterator[
             _ReadChunks(reader, start_step, stop_step), batch_size=1, num_cpus=_TASK_CPUS
         )
         yield from _unless_failed(
-            read.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=_PREFETCHED_TASKS)
+            read.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=PREFETCHED_TASKS)
         )
 
 
 def _divide(reader: ShardReader, start: int, stop: int) -> list[range]:
     """The chunks of each task: a single one at first, so that the first batch comes soon, and then more and more."""
     image, text = reader.prepared.manifest.image, reader.prepared.manifest.text
-    most = max(1, _TASK_BYTES // resident_bytes(reader.chunk_records, image.size, text.max_tokens))
+    most = max(1, TASK_BYTES // resident_bytes(reader.chunk_records, image.size, text.max_tokens))
     tasks: list[range] = []
     while start < stop:
         tasks.append(range(start, min(start + min(most, 1 + len(tasks) // 2), stop)))

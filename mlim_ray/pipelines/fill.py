@@ -24,6 +24,7 @@ from mlim_ray.data import storage
 from mlim_ray.data.counter import unit
 from mlim_ray.data.lease import Lease
 from mlim_ray.data.result_set import ResultManifest
+from mlim_ray.data.shuffle import Shuffle
 from mlim_ray.data.staging import first_of_key
 from mlim_ray.evaluation.attribute_head import AttributeHead
 from mlim_ray.evaluation.filling_features import filling_features, num_features
@@ -32,7 +33,7 @@ from mlim_ray.evaluation.hidden_words import without_words, words_of
 from mlim_ray.pipelines.attribute_values import values_of
 from mlim_ray.pipelines.cluster import Cluster
 from mlim_ray.pipelines.model_pass import OnProgress
-from mlim_ray.pipelines.result_job import Buckets, Job
+from mlim_ray.pipelines.result_job import Job
 from mlim_ray.training.loaded_run import LoadedRun
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def fill(job: Job, cluster: Cluster, on_progress: OnProgress, config: FillingCon
             words = words_of(values, job.run.tokenizer) if config.hides_words else None
             job = replace(job, show=ShowAttribute(config, words))
             counts = job.show_all(cluster, on_progress, "ask the model")
-            head, report = fit_and_report(attribute, *_known(job.buckets, attribute, config.num_train), seed=0)
+            head, report = fit_and_report(attribute, *_known(job.shuffle, attribute, config.num_train), seed=0)
             facts: dict[str, Any] = {
                 "weights_sha256": job.run.sha256,
                 **config.model_dump(mode="json"),
@@ -151,15 +152,15 @@ class FillRows:
         return pa.table(columns)
 
 
-def _known(buckets: Buckets, attribute: str, num_train: int) -> tuple[Part, Part, Part]:
+def _known(shuffle: Shuffle, attribute: str, num_train: int) -> tuple[Part, Part, Part]:
     """Records that have the attribute, for learning, choosing and measuring.
 
     Buckets are random samples of the source, so the first ones do where they hold enough.
     """
     wanted = {"train": num_train, "val": num_train // 8, "test": num_train // 8}
     found: dict[str, list[tuple[NDArray[np.float32], list[str]]]] = {name: [] for name, _ in _PARTS}
-    for bucket in range(buckets.num_buckets):
-        rows = buckets.read(bucket)
+    for bucket in range(shuffle.num_buckets):
+        rows = shuffle.read_bucket(bucket)
         rows = rows.filter(pa.array(first_of_key(rows)))
         rows = rows.filter(pc.is_valid(rows["value"]))
         draw_R = unit(_PART_COUNTER, rows["key_hash"].to_numpy())

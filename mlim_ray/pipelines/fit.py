@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 import ray.train
 from ray.train.torch import TorchTrainer
@@ -35,18 +36,21 @@ _POLL_EVERY_S = 0.5
 _POLL_BUCKET_EVERY_S = 10.0
 
 
-def fit(folder: RunFolder, setting: Setting[PretrainConfig], plan: WorkerPlan, command: str) -> float:
+def fit(
+    folder: RunFolder, setting: Setting[PretrainConfig], plan: WorkerPlan, command: str, look: Callable[[], None]
+) -> float:
     """Train from the newest checkpoint to the last step; gives the seconds it took.
 
     Args:
         command: what a person types to go on, for the messages.
+        look: called now and then while workers train; must not wait.
 
     Raises:
         ValueError: a mistake that no further try would mend.
         Stopped: the machine asked to stop, and a checkpoint was written; or the machines do not allow to go on.
         KeyboardInterrupt: a person asked to stop; a checkpoint was written.
     """
-    wait_for_resources(plan)
+    wait_for_resources(plan, streams=setting.streams)
     skips_damaged = setting.config.feed.skips_damaged
     resident = None if setting.streams else put_resident(setting.prepared, skips_damaged=skips_damaged)
     flag = StopFlag()
@@ -56,7 +60,7 @@ def fit(folder: RunFolder, setting: Setting[PretrainConfig], plan: WorkerPlan, c
     while True:
         placement = RememberPlacement()
         attempt = _Attempt(_trainer(job, folder, plan, placement))
-        _watch(attempt, flag, folder, setting, command)
+        _watch(attempt, flag, folder, setting, command, look)
         error = attempt.error
         if error is None:
             return time.perf_counter() - started
@@ -120,7 +124,12 @@ class _Attempt:
 
 
 def _watch(
-    attempt: _Attempt, flag: StopFlag, folder: RunFolder, setting: Setting[PretrainConfig], command: str
+    attempt: _Attempt,
+    flag: StopFlag,
+    folder: RunFolder,
+    setting: Setting[PretrainConfig],
+    command: str,
+    look: Callable[[], None],
 ) -> None:
     """Show progress from the metrics that the first worker writes, until the attempt ends or somebody asks to stop."""
     order, num_steps = setting.order, setting.config.train.num_steps
@@ -146,6 +155,7 @@ def _watch(
                     step=last["step"],
                     loss=last["loss/total"],
                 )
+            look()
             restarts = read_restarts(folder.path)
             for restart in restarts[num_restarts:]:
                 say("; ".join(f"{who}: {why}" for who, why in restart["failed"].items()) + ": workers start again")

@@ -1,4 +1,4 @@
-"""The paper's claim on pairs: pre-train with several seeds, fine-tune with and without modality dropout, compare.
+"""The paper's claims on pairs: pre-train with several seeds, fine-tune with and without modality dropout, compare.
 
 Every fine-tuning is a cell of its own, one JSON file in the run folder, so that a resumed run repeats none.
 """
@@ -14,6 +14,7 @@ import torch
 
 from mlim_ray.config import PretrainConfig
 from mlim_ray.config.files import config_text
+from mlim_ray.config.overlay import with_knobs
 from mlim_ray.config.pairs_run import PairsRunConfig
 from mlim_ray.data.lease import Lease
 from mlim_ray.data.prepared import PreparedSet
@@ -27,22 +28,31 @@ from mlim_ray.evaluation.pairs import FROM_SCRATCH, PRE_TRAINED, Arm, arms_of, r
 from mlim_ray.evaluation.result import Cell
 from mlim_ray.model import MlimModel
 from mlim_ray.pipelines.cells import run_cells
-from mlim_ray.pipelines.cluster import connect
+from mlim_ray.pipelines.cluster import Cluster
+from mlim_ray.pipelines.joined import joined
 from mlim_ray.pipelines.measure import gpu_options
 from mlim_ray.pipelines.plan import check_run, describe_run
-from mlim_ray.pipelines.pretrain import pretrain
+from mlim_ray.pipelines.pretrain import EXPERIMENT as PRETRAIN
+from mlim_ray.pipelines.pretrain import pretrain_within
 from mlim_ray.pipelines.request import RunRequest
 from mlim_ray.pipelines.setting import Setting, is_prepared, open_setting
-from mlim_ray.pipelines.signals import stopping
 from mlim_ray.reporting.progress import say
 from mlim_ray.training.build import build_model
 from mlim_ray.training.checkpoint import CheckpointStore
+from mlim_ray.training.checkpoint_policy import CheckpointPolicy
 from mlim_ray.training.run_folder import RunFolder, claim_folder
 
 EXPERIMENT = "modality_dropout"
 _MOST_RECORDS = 50_000
 """of each split that pairs are made of"""
 _REFERENCES = "cells/references.json"
+_KNOBS: dict[str, dict[str, object]] = {
+    PRE_TRAINED: {},
+    "MLM and ITM": {"recon.kind": "pixels", "recon.detached": True, "recon.weight": 1.0, "itm.weight": 1.0},
+    "MLM and RECON and ITM": {"itm.weight": 1.0},
+}
+"""of each pre-training, by the name of the start that it gives"""
+_NAMES = dict(zip(("recon", "itm", "recon+itm"), _KNOBS, strict=True))
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,7 @@ class _Cell:
         """Its place in the run folder."""
         arm = self.arm
         dropout = "with" if arm.modality_dropout else "without"
-        return f"cells/{arm.start.replace(' ', '-')}_{arm.encoding}_{dropout}-dropout_seed-{self.seed}.json"
+        return f"cells/{_slug(arm.start)}_{arm.encoding}_{dropout}-dropout_seed-{self.seed}.json"
 
 
 def compare_dropout(request: RunRequest[PairsRunConfig]) -> dict[str, Any]:
@@ -66,6 +76,9 @@ def compare_dropout(request: RunRequest[PairsRunConfig]) -> dict[str, Any]:
     Raises:
         ValueError: the request cannot be met, or the set has no pairs.
     """
+    for name in _pretrained(request.config):
+        # As `pretrain` looks at it, before anything is started.
+        CheckpointPolicy.of(_pretrain_config(request.config, name, request.config.train.seed))
     request = _with_attributes(request)
     if request.dry_run:
         return _describe(request)
@@ -80,13 +93,13 @@ def compare_dropout(request: RunRequest[PairsRunConfig]) -> dict[str, Any]:
     def stopped() -> str:
         return f"stopped by SIGTERM; continue with: {resume}"
 
-    with stopping(stopped), Lease(folder.path):
-        setting = _begin(folder, request)
+    with joined(request, folder, stopped) as cluster:
+        setting = _begin(folder, request, cluster)
         task = _make_task(setting)
         for seed in _seeds(setting.config):
-            _pretrain(folder, request, setting, seed)
-        with connect(request.address, dashboard=False), stopping(stopped):
-            _run_cells(folder, setting, task)
+            for name in _pretrained(setting.config):
+                _pretrain(cluster, folder, request, setting, name, seed, resume)
+        _run_cells(folder, setting, task)
         _conclude(folder, setting.config, task)
     return _summary(folder)
 
@@ -108,16 +121,17 @@ def _with_attributes(request: RunRequest[PairsRunConfig]) -> RunRequest[PairsRun
 def _describe(request: RunRequest[PairsRunConfig]) -> dict[str, object]:
     config = request.config.pairs
     summary = describe_run(request, EXPERIMENT)
-    num_cells = len(arms_of(_starts(config.from_scratch), config)) * config.num_seeds
-    say(f"pre-trainings: {config.num_seeds} as above, with the seeds {_in_words(list(_seeds(request.config)))}")
+    num_cells = len(arms_of(_starts(request.config), config)) * config.num_seeds
+    names = _pretrained(request.config)
+    seeds = _in_words(list(_seeds(request.config)))
+    say(f"pre-trainings: {config.num_seeds} as above, with the seeds {seeds}, of each of {', '.join(names)}")
     say(f"fine-tunings: {num_cells}, for at most {config.fine_tune.num_epochs:g} epochs of pairs each")
-    return summary | {"num_pretrainings": config.num_seeds, "num_fine_tunings": num_cells}
+    return summary | {"num_pretrainings": config.num_seeds * len(names), "num_fine_tunings": num_cells}
 
 
-def _begin(folder: RunFolder, request: RunRequest[PairsRunConfig]) -> Setting[PairsRunConfig]:
+def _begin(folder: RunFolder, request: RunRequest[PairsRunConfig], cluster: Cluster) -> Setting[PairsRunConfig]:
     """Decide what is open, prepare the source, and write down both."""
-    with connect(request.address, dashboard=False) as cluster:
-        setting = open_setting(request, cluster, folder, auto_feed="stream")
+    setting = open_setting(request, cluster, folder, auto_feed="stream")
     folder.write_text("config.yaml", config_text(setting.config))
     environment = setting.environment(request, num_workers=request.num_workers, threads_per_worker=1)
     folder.write_json("environment.json", environment)
@@ -132,28 +146,35 @@ def _make_task(setting: Setting[PairsRunConfig]) -> PairTask:
 
 
 def _pretrain(
-    folder: RunFolder, request: RunRequest[PairsRunConfig], setting: Setting[PairsRunConfig], seed: int
+    cluster: Cluster,
+    folder: RunFolder,
+    request: RunRequest[PairsRunConfig],
+    setting: Setting[PairsRunConfig],
+    name: str,
+    seed: int,
+    resume: str,
 ) -> None:
-    """The pre-training run of a seed, in a folder of its own, unless it is finished."""
-    out = _pretrain_folder(folder, seed)
+    """The pre-training run of a start and a seed, in a folder of its own, unless it is finished."""
+    out = _pretrain_folder(folder, name, seed)
     if out.is_finished:
         return
-    config = _pretrain_config(setting.config, seed)
-    pretrain(
-        RunRequest(
-            config=config,
-            data=setting.prepared.path,
-            out=out.path,
-            address=request.address,
-            num_workers=request.num_workers,
-            resume=out.exists,
-            overwrite=False,
-            dry_run=False,
-            json=False,
-            dashboard=request.dashboard,
-            min_workers=request.min_workers,
-        )
+    say(f"pre-training: {name}, seed {seed}")
+    run = RunRequest(
+        config=_pretrain_config(setting.config, name, seed),
+        data=setting.prepared.path,
+        out=out.path,
+        address=request.address,
+        num_workers=request.num_workers,
+        resume=out.exists,
+        overwrite=False,
+        dry_run=False,
+        json=False,
+        dashboard=request.dashboard,
+        min_workers=request.min_workers,
     )
+    claim_folder(out.path, PRETRAIN, resume=out.exists, overwrite=False)
+    with Lease(out.path):
+        pretrain_within(cluster, out, run, resume)
 
 
 def _run_cells(folder: RunFolder, setting: Setting[PairsRunConfig], task: PairTask) -> None:
@@ -186,7 +207,9 @@ def _refer(config: PairsRunConfig, prepared: PreparedSet, folder: RunFolder, tas
     """The scores of the test pairs by all that is not fine-tuned; encoders are those of the first seed."""
     torch.set_num_threads(1)
     first = next(iter(_seeds(config)))
-    references = frozen_baselines(task, _start(config, prepared, folder, PRE_TRAINED, first), "frozen encoder")
+    references = frozen_baselines(
+        task, _start(config, prepared, folder, _pretrained(config)[0], first), "frozen encoder"
+    )
     references |= references_of(task, _start(config, prepared, folder, FROM_SCRATCH, first))
     return {name: _as_lists(scores) for name, scores in references.items()}
 
@@ -194,9 +217,9 @@ def _refer(config: PairsRunConfig, prepared: PreparedSet, folder: RunFolder, tas
 def _start(config: PairsRunConfig, prepared: PreparedSet, folder: RunFolder, name: str, seed: int) -> MlimModel:
     """The model that a cell starts from: the last weights of its seed's pre-training, or those it began with."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build_model(_pretrain_config(config, seed), prepared, device)
-    if name == PRE_TRAINED:
-        checkpoints = _pretrain_folder(folder, seed).file("checkpoints")
+    model = build_model(_pretrain_config(config, name, seed), prepared, device)
+    if name != FROM_SCRATCH:
+        checkpoints = _pretrain_folder(folder, name, seed).file("checkpoints")
         checkpoint, refused = CheckpointStore(checkpoints).latest()
         if checkpoint is None:
             raise ValueError("; ".join([f"{checkpoints} holds no checkpoint to start from", *map(str, refused)]))
@@ -230,25 +253,35 @@ def _seeds(config: PairsRunConfig) -> range:
     return range(first, first + config.pairs.num_seeds)
 
 
-def _starts(from_scratch: bool) -> dict[str, None]:
-    return dict.fromkeys((PRE_TRAINED, FROM_SCRATCH) if from_scratch else (PRE_TRAINED,))
+def _pretrained(config: PairsRunConfig) -> list[str]:
+    """Names of the starts that are pre-trained."""
+    return [_NAMES[arm] for arm in config.starts.arms]
+
+
+def _starts(config: PairsRunConfig) -> dict[str, None]:
+    return dict.fromkeys([*_pretrained(config), *([FROM_SCRATCH] if config.pairs.from_scratch else [])])
 
 
 def _cells(config: PairsRunConfig) -> Iterator[_Cell]:
     """All of them; those of one seed come together, so that an early stop leaves whole comparisons."""
     for seed in _seeds(config):
-        for arm in arms_of(_starts(config.pairs.from_scratch), config.pairs):
+        for arm in arms_of(_starts(config), config.pairs):
             yield _Cell(arm, seed)
 
 
-def _pretrain_folder(folder: RunFolder, seed: int) -> RunFolder:
-    return RunFolder(folder.file(f"pretrain-seed-{seed}"))
+def _pretrain_folder(folder: RunFolder, name: str, seed: int) -> RunFolder:
+    start = "" if name == PRE_TRAINED else f"-{_slug(name)}"
+    return RunFolder(folder.file(f"pretrain{start}-seed-{seed}"))
 
 
-def _pretrain_config(config: PairsRunConfig, seed: int) -> PretrainConfig:
-    values = config.model_dump(exclude={"pairs"})
+def _pretrain_config(config: PairsRunConfig, name: str, seed: int) -> PretrainConfig:
+    values = config.model_dump(include=set(PretrainConfig.model_fields))
     values["train"]["seed"] = seed
-    return PretrainConfig.model_validate(values)
+    return with_knobs(PretrainConfig.model_validate(values), _KNOBS.get(name, {}))
+
+
+def _slug(name: str) -> str:
+    return name.replace(" ", "-")
 
 
 def _as_lists(scores: Scores) -> dict[str, list[float]]:

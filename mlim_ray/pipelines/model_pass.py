@@ -21,11 +21,11 @@ from mlim_ray.data.model_rows import PLACE_FIELDS, SCHEMA, read_rows, to_records
 from mlim_ray.data.quarantine import gather_quarantine, read_quarantine, write_quarantine
 from mlim_ray.data.rejection import Stage
 from mlim_ray.data.result_set import QUARANTINE_FOLDER
+from mlim_ray.data.shuffle import Shuffle
 from mlim_ray.data.sources import Slice, Source
-from mlim_ray.data.staging import write_slice
 from mlim_ray.pipelines.actor_map import ActorPlan, ModelWork, map_on_actors
 from mlim_ray.pipelines.preparation import FIRST_JUDGEMENT_RECORDS, SourceCounts, TooManyRejected
-from mlim_ray.pipelines.prepare_tasks import rejected_path, slice_path
+from mlim_ray.pipelines.prepare_tasks import rejected_path
 
 if TYPE_CHECKING:
     from mlim_ray.data.records import Records
@@ -57,8 +57,7 @@ class ModelPass:
     run: LoadedRun
     show: Show
     out: str
-    staging: str
-    num_buckets: int
+    shuffle: Shuffle
 
     @property
     def num_records(self) -> int:
@@ -66,9 +65,9 @@ class ModelPass:
         return sum(part.stop - part.start for part in self.slices)
 
     @property
-    def schema(self) -> pa.Schema:
-        """Of the rows in the staging folder: which record, and what the model made of it."""
-        return staged_schema(self.show, self.run.model.config.hidden_size)
+    def staging(self) -> str:
+        """The folder of what waits."""
+        return self.shuffle.staging
 
     def todo(self) -> list[int]:
         """The slices that have left no counts yet."""
@@ -87,7 +86,7 @@ class ModelPass:
         counts = self._counts(results)
         judged = counts.read >= FIRST_JUDGEMENT_RECORDS
         first = CleanSlices(self.source, self.slices, self.rules, self.staging)
-        start = StartShowing(ray.put(self.run), self.show, self.staging, self.num_buckets)
+        start = StartShowing(ray.put(self.run), self.show, self.shuffle)
         arriving = map_on_actors(ModelWork(first, start), todo, plan)
         for number, result in zip(todo, arriving, strict=True):
             results[number] = result
@@ -170,21 +169,19 @@ class StartShowing:
     run: ray.ObjectRef[LoadedRun]
     """in the object store, so that all actors ask the same model, whatever its run does meanwhile"""
     show: Show
-    staging: str
-    num_buckets: int
+    shuffle: Shuffle
 
     def __call__(self) -> Callable[[bytes], str]:
         import torch
 
         run = ray.get(self.run)
         run.model.to("cuda" if torch.cuda.is_available() else "cpu")
-        return _Showing(run, self.show, self.staging, self.num_buckets)
+        return _Showing(run, self.show, self.shuffle)
 
 
 class _Showing:
-    def __init__(self, run: LoadedRun, show: Show, staging: str, num_buckets: int) -> None:
-        self._run, self._show, self._staging, self._num_buckets = run, show, staging, num_buckets
-        self._schema = staged_schema(show, run.model.config.hidden_size)
+    def __init__(self, run: LoadedRun, show: Show, shuffle: Shuffle) -> None:
+        self._run, self._show, self._shuffle = run, show, shuffle
 
     def __call__(self, piece: bytes) -> str:
         shape = self._run.model.config
@@ -192,13 +189,12 @@ class _Showing:
         counts: dict[str, Any] = json.loads(rows.schema.metadata[_COUNTS])
         records = to_records(rows, self._run.tokenizer, shape.image_size, shape.max_tokens)
         places = [rows[field.name] for field in PLACE_FIELDS]
-        staged = pa.table([*places, *self._show(self._run, records, rows)], schema=self._schema)
+        staged = pa.table([*places, *self._show(self._run, records, rows)], schema=self._shuffle.schema)
         number = counts["number"]
-        path = slice_path(self._staging, number)
-        write_slice(path, [staged], self._num_buckets, self._schema)
-        storage.sync(path)
+        for path in self._shuffle.write_slice(number, [staged]):
+            storage.sync(path)
         result = json.dumps(counts | {"accepted": len(staged)})
-        storage.write_bytes_atomically(_result_path(self._staging, number), result.encode())
+        storage.write_bytes_atomically(_result_path(self._shuffle.staging, number), result.encode())
         return result
 
 

@@ -36,6 +36,7 @@ from mlim_ray.pipelines.setting import (
 from mlim_ray.reporting.progress import say
 from mlim_ray.training.build import model_config
 from mlim_ray.training.order import StreamOrder
+from mlim_ray.training.resolution import stages_of
 from mlim_ray.training.run_folder import RunFolder, describe_folder
 from mlim_ray.training.stream import TRAIN_SPLIT
 
@@ -172,6 +173,8 @@ def _say_plan(config: PretrainConfig, records: _Records) -> None:
         f"model: {config.model.size}, {num_parameters:,} parameters, {shape.image_size} px, {shape.num_cells} cells, "
         f"width {shape.hidden_size}, {shape.num_hidden_layers} layers"
     )
+    for stage in stages_of(config.resolution, config.train.num_steps, shape):
+        say(f"pictures: {stage.image_size} px, {stage.num_cells} cells before step {stage.stop_step:,}")
 
 
 def _records_of(data: str, config: PretrainConfig) -> _Records:
@@ -195,8 +198,8 @@ def _records_of(data: str, config: PretrainConfig) -> _Records:
     vocab_size = prepare.vocabulary_size
     if prepare.tokenizer is not None:
         vocab_size = load_tokenizer(storage.absolute(prepare.tokenizer)).vocab_size
-    shape = MlimConfig.for_size(
-        config.model.size,  # type: ignore[arg-type]
+    shape = MlimConfig.of(
+        config.model,
         vocab_size=vocab_size,
         mask_token_id=0,
         pad_token_id=0,

@@ -1,4 +1,4 @@
-"""One run of both passes of `prepare`, from the slices of a source to the manifest of a set."""
+"""One run of all passes of `prepare`, from the slices of a source to the manifest of a set."""
 
 from __future__ import annotations
 
@@ -37,31 +37,18 @@ from mlim_ray.data.prepared import TOKENIZER_FOLDER
 from mlim_ray.data.quarantine import QUARANTINE_FOLDER, Place, gather_quarantine, places_of, read_quarantine
 from mlim_ray.data.rejection import Reason, Stage
 from mlim_ray.data.shards import TRAIN, ShardWriter, TrainSums, duplicates_path, row_group_records
-from mlim_ray.data.sources import Slice, Source, join_slices, limit_slices
+from mlim_ray.data.shuffle import Shuffle
+from mlim_ray.data.sources import Source
 from mlim_ray.data.sources.source import source_label
+from mlim_ray.data.task_sizes import num_buckets, source_slices
 from mlim_ray.data.tokenizer import TextTokenizer, load_tokenizer, train_tokenizer
 from mlim_ray.pipelines.ordered_map import map_in_order
-from mlim_ray.pipelines.prepare_tasks import CleanSlice, WriteBucket, rejected_path
+from mlim_ray.pipelines.prepare_tasks import CleanSlice, Regroup, WriteBucket, rejected_path
 
 FIRST_JUDGEMENT_RECORDS = 1_000
-SLICE_BYTES = 48_000_000
-"""what a task of the first pass holds of cleaned records"""
-BUCKET_BYTES = 32_000_000
-"""what a task of the second pass holds of them, a few times over: sorted, by split, as Parquet"""
 MAX_DISTINCT_WORDS = 1_000_000
 """words that are counted for the vocabulary; past it the rarer half is forgotten, so that memory is bounded"""
-_SLICE_MULTIPLE = 64
 _SYNCING_THREADS = 4
-# Every bucket reads a cell of every slice, so a large set of small records is cut into fewer.
-_ENOUGH_SLICES = 256
-# Of rich photographs; where pictures and texts are all larger, a bucket takes that much more.
-_BYTES_PER_PIXEL = {"raw": 3.0, "png": 2.0, "jpeg": 0.5, "webp": 0.4}
-_TEXT_BYTES = 256
-# Enough pieces of work for a few cores where the records would fit into one bucket.
-_MIN_BUCKETS = 4
-_MIN_BUCKET_RECORDS = 2_048
-# Small pictures: what Python holds for each record outweighs them, and a large set takes no more than a small one.
-_MAX_TASK_RECORDS = 4_096
 
 
 class TooManyRejected(ValueError):
@@ -125,7 +112,7 @@ class _Written:
 
 
 class Preparation:
-    """Both passes; `run` gives the manifest, which the caller writes last."""
+    """All passes; `run` gives the manifest, which the caller writes last."""
 
     def __init__(self, addition: Addition, staging: str, on_progress: Callable[[int, int], None] | None) -> None:
         self.addition = addition
@@ -134,7 +121,7 @@ class Preparation:
         self.rules = CleaningRules.of(self.config, self.source.columns.split is not None)
         self.slices = source_slices(self.source, self.rules)
         self.num_records = sum(part.stop - part.start for part in self.slices)
-        self.num_buckets = _num_buckets(self.num_records, self.rules)
+        self.shuffle = Shuffle.plan(staging, len(self.slices), num_buckets(self.num_records, self.rules))
         self.generation = 0 if self.base is None else len(self.base.generations)
         self._on_progress = on_progress
 
@@ -145,6 +132,7 @@ class Preparation:
         """
         cleaned = self._clean()
         tokenizer = self._tokenizer(cleaned.words)
+        regroup(self.shuffle)
         written, sums = self._write(tokenizer)
         quarantine, reasons = self._quarantine(cleaned, written)
         return self._manifest(cleaned, written, sums, tokenizer, quarantine, reasons)
@@ -157,8 +145,7 @@ class Preparation:
             self.source,
             self.slices,
             self.rules,
-            self.staging,
-            self.num_buckets,
+            self.shuffle,
             keeps_rejected=self.addition.keeps_rejected,
             counts_words=self.base is None and self.config.tokenizer is None,
         )
@@ -231,9 +218,9 @@ class Preparation:
         has_attributes = bool(self.config.attribute_columns)
         writer = ShardWriter(self.out, self.staging, self.generation, self.config.max_tokens, size, has_attributes)
         earlier = {} if self.base is None else self.base.splits
-        work = WriteBucket(writer, len(self.slices), self.num_buckets, earlier)
+        work = WriteBucket(writer, self.shuffle, earlier)
         with _Syncing(self.out) as syncing:
-            for bucket, result in enumerate(map_in_order(work, self.num_buckets)):
+            for bucket, result in enumerate(map_in_order(work, self.shuffle.num_buckets)):
                 found = json.loads(result)
                 for split in SPLITS:
                     shard, records = found["shards"].get(split), found["num_records"][split]
@@ -400,20 +387,7 @@ def _forget_rare(words: Counter[str]) -> None:
     words.update(dict(kept))
 
 
-def source_slices(source: Source, rules: CleaningRules) -> list[Slice]:
-    """The source's slices, no larger than memory allows, and not more than cores need where records are small."""
-    slices = source.slices()
-    # A multiple of every row group, so that slices of a prepared set begin with one.
-    most = max(1, SLICE_BYTES // _record_bytes(rules) // _SLICE_MULTIPLE) * _SLICE_MULTIPLE
-    wanted = sum(part.stop - part.start for part in slices) // _ENOUGH_SLICES
-    return limit_slices(join_slices(slices, min(wanted, most, _MAX_TASK_RECORDS)), most, _SLICE_MULTIPLE)
-
-
-def _record_bytes(rules: CleaningRules) -> int:
-    return int(rules.image.size**2 * _BYTES_PER_PIXEL[rules.image_encoding]) + _TEXT_BYTES
-
-
-def _num_buckets(num_records: int, rules: CleaningRules) -> int:
-    by_size = max(-(-num_records * _record_bytes(rules) // BUCKET_BYTES), -(-num_records // _MAX_TASK_RECORDS))
-    by_cores = min(_MIN_BUCKETS, num_records // _MIN_BUCKET_RECORDS)
-    return max(1, by_size, by_cores)
+def regroup(shuffle: Shuffle) -> None:
+    """The stage between the passes, where there is one."""
+    for _ in map_in_order(Regroup(shuffle), shuffle.num_pieces):
+        pass

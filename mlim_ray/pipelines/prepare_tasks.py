@@ -1,4 +1,4 @@
-"""What the tasks of `prepare` do: clean one slice of the source, write one bucket of the set.
+"""What the tasks of `prepare` do: clean one slice of the source, regroup what waits, write one bucket of the set.
 
 Each leaves its result in the staging folder as its last act, and finds it there when the run is continued. What a
 task writes depends on its number alone, so a task that runs twice writes the same bytes twice.
@@ -24,8 +24,9 @@ from mlim_ray.data.manifest import Split
 from mlim_ray.data.prepared import TOKENIZER_FOLDER
 from mlim_ray.data.quarantine import write_quarantine
 from mlim_ray.data.shards import TRAIN, ShardWriter, earlier_keys
+from mlim_ray.data.shuffle import Shuffle
 from mlim_ray.data.sources import Slice, Source
-from mlim_ray.data.staging import bucket_range, read_bucket, to_table, write_slice
+from mlim_ray.data.staging import bucket_range, to_table
 from mlim_ray.data.tokenizer import count_words, load_tokenizer
 
 Result = dict[str, Any]
@@ -39,13 +40,14 @@ class CleanSlice:
     source: Source
     slices: list[Slice]
     rules: CleaningRules
-    staging: str
-    num_buckets: int
+    shuffle: Shuffle
     keeps_rejected: bool
     counts_words: bool
 
     def __call__(self, number: int) -> str:
-        return once(storage.join(self.staging, f"slice-{number:06d}.json"), lambda: self._clean(number), _is_staged)
+        return once(
+            storage.join(self.shuffle.staging, f"slice-{number:06d}.json"), lambda: self._clean(number), _is_staged
+        )
 
     def _clean(self, number: int) -> Result:
         counts = _SliceCounts()
@@ -57,7 +59,7 @@ class CleanSlice:
             if cleaned.rejected:
                 originals = {(r.source, r.row): r for r in records} if self.keeps_rejected else None
                 # A file for each batch of the source, whose bytes are bounded.
-                path = rejected_path(self.staging, number, counts.rejected_files)
+                path = rejected_path(self.shuffle.staging, number, counts.rejected_files)
                 write_quarantine(path, cleaned.rejected, originals)
                 counts.rejected_files += 1
                 counts.reasons.update(record.reason.value for record in cleaned.rejected)
@@ -65,9 +67,8 @@ class CleanSlice:
                 accepted.append(to_table(cleaned.accepted, number))
             if self.counts_words:
                 counts.words += count_words(record.text for record in cleaned.accepted if record.split == TRAIN)
-        path = slice_path(self.staging, number)
         return {
-            "files": {path: write_slice(path, accepted, self.num_buckets)},
+            "files": self.shuffle.write_slice(number, accepted),
             "read": counts.read,
             "accepted": sum(map(len, accepted)),
             "reasons": dict(counts.reasons),
@@ -87,12 +88,22 @@ class _SliceCounts:
 
 
 @dataclass(frozen=True)
+class Regroup:
+    """One piece of the stage between the passes, where there is one."""
+
+    shuffle: Shuffle
+
+    def __call__(self, piece: int) -> str:
+        path = storage.join(self.shuffle.staging, f"piece-{piece:08d}.json")
+        return once(path, lambda: {"files": self.shuffle.regroup(piece)}, _is_staged)
+
+
+@dataclass(frozen=True)
 class WriteBucket:
     """Pass 2 of one bucket: shards to the set, what belongs to the manifest back."""
 
     writer: ShardWriter
-    num_slices: int
-    num_buckets: int
+    shuffle: Shuffle
     earlier: dict[str, Split]
     """what the set holds already"""
 
@@ -108,10 +119,10 @@ class WriteBucket:
 
     def _write(self, bucket: int) -> Result:
         tokenizer = load_tokenizer(storage.join(self.writer.out, TOKENIZER_FOLDER))
-        table = read_bucket([slice_path(self.writer.staging, i) for i in range(self.num_slices)], bucket)
+        table = self.shuffle.read_bucket(bucket)
         earlier = None
         if self.earlier:
-            earlier = earlier_keys(self.writer.out, self.earlier, *bucket_range(bucket, self.num_buckets))
+            earlier = earlier_keys(self.writer.out, self.earlier, *bucket_range(bucket, self.shuffle.num_buckets))
         result = self.writer.write_bucket(bucket, table, tokenizer, earlier)
         return {
             "files": result.waiting,
@@ -123,11 +134,6 @@ class WriteBucket:
             "pixel_sums": result.sums.pixel_sums.tolist(),
             "num_pixels": result.sums.num_pixels,
         }
-
-
-def slice_path(staging: str, number: int) -> str:
-    """Where the accepted records of a slice wait."""
-    return storage.join(staging, f"slice-{number:06d}.cells")
 
 
 def rejected_path(staging: str, number: int, part: int) -> str:

@@ -3,22 +3,22 @@
 import os
 from typing import Any
 
-import ray
-
 from mlim_ray.config import PretrainConfig
 from mlim_ray.config.files import config_text
-from mlim_ray.data.lease import Lease
 from mlim_ray.evaluation.evaluation import Evaluation, paper_figures
-from mlim_ray.pipelines.cluster import LOCAL, Cluster, connect
+from mlim_ray.evaluation.tasks import chosen_tasks
+from mlim_ray.pipelines.cluster import LOCAL, Cluster
 from mlim_ray.pipelines.evaluation_results import read_evaluations
 from mlim_ray.pipelines.exhibits import PICTURES, write_model_card, write_pictures
 from mlim_ray.pipelines.fit import fit
+from mlim_ray.pipelines.in_run import InRunEvaluation, by_step
+from mlim_ray.pipelines.joined import joined
 from mlim_ray.pipelines.measure import Measured, gpu_options, make_yardstick, measure
 from mlim_ray.pipelines.plan import check_run, describe_run
 from mlim_ray.pipelines.request import RunRequest
 from mlim_ray.pipelines.resources import WorkerPlan, plan_run
 from mlim_ray.pipelines.setting import Setting, check_places, open_setting
-from mlim_ray.pipelines.signals import stopping
+from mlim_ray.pipelines.waiting import result_of
 from mlim_ray.reporting.progress import Stage, say, table
 from mlim_ray.reporting.run_page import render_run_page
 from mlim_ray.training.checkpoint_policy import CheckpointPolicy
@@ -38,6 +38,7 @@ def pretrain(request: RunRequest[PretrainConfig]) -> dict[str, Any]:
     """
     # Only the masking tells whether a loss that the best is kept by is ever logged.
     CheckpointPolicy.of(request.config)
+    chosen_tasks(request.config.evaluate.tasks)
     if request.dry_run:
         return describe_run(request)
     check_run(request)
@@ -57,23 +58,34 @@ def pretrain(request: RunRequest[PretrainConfig]) -> dict[str, Any]:
         "data": request.data,
         "workers": str(request.num_workers),
     }
-    # Ray takes SIGTERM over when it is joined.
-    with (
-        stopping(stopped),
-        Lease(folder.path),
-        connect(request.address, dashboard=request.dashboard, job=job) as cluster,
-        stopping(stopped),
-    ):
-        if cluster.dashboard_url is not None:
-            say(cluster.dashboard_line)
-        check_places(request.data, request.out, cluster)
-        setting = open_setting(request, cluster, folder, auto_feed="stream")
-        plan = plan_run(cluster, request.num_workers, streams=setting.streams, min_workers=request.min_workers)
-        _begin(folder, request, setting, plan)
-        seconds = fit(folder, setting, plan, resume)
-        evaluation = _measure(folder, setting, plan, cluster, seconds)
+    with joined(request, folder, stopped, job) as cluster:
+        evaluation = pretrain_within(cluster, folder, request, resume)
     _tell(folder, evaluation)
     return _summary(folder, evaluation)
+
+
+def pretrain_within(
+    cluster: Cluster, folder: RunFolder, request: RunRequest[PretrainConfig], resume: str
+) -> Evaluation:
+    """Prepare, pre-train, measure, and write the run's page, on a cluster that is joined: a part of an experiment.
+
+    Args:
+        cluster: where it runs.
+        folder: the run's, claimed by who calls.
+        request: its `dashboard` is not looked at.
+        resume: what a person types to go on, for the messages.
+
+    Raises what `pretrain` raises.
+    """
+    check_places(request.data, request.out, cluster)
+    # What never fits is not prepared for.
+    plan_run(cluster, request.num_workers, streams=False, min_workers=request.min_workers)
+    setting = open_setting(request, cluster, folder, auto_feed="stream")
+    plan = plan_run(cluster, request.num_workers, streams=setting.streams, min_workers=request.min_workers)
+    _begin(folder, request, setting, plan)
+    in_run = InRunEvaluation(folder, setting)
+    seconds = fit(folder, setting, plan, resume, in_run.advance)
+    return _measure(folder, setting, plan, cluster, seconds, in_run.finish())
 
 
 def _begin(
@@ -105,14 +117,19 @@ def _resume_command(folder: RunFolder, request: RunRequest[PretrainConfig]) -> s
 
 
 def _measure(
-    folder: RunFolder, setting: Setting[PretrainConfig], plan: WorkerPlan, cluster: Cluster, seconds: float
+    folder: RunFolder,
+    setting: Setting[PretrainConfig],
+    plan: WorkerPlan,
+    cluster: Cluster,
+    seconds: float,
+    earlier_steps: list[Evaluation],
 ) -> Evaluation:
     config, prepared = setting.config, setting.prepared
-    threads = max(1, int(cluster.num_cpus))
+    threads = max(1, int(cluster.cpus_a_node))
     there = RunFolder(folder.anywhere)
     with Stage("measure", 1, "models") as stage:
         yardstick = make_yardstick.remote(config, prepared, threads)
-        measured: Measured = ray.get(
+        measured: Measured = result_of(
             measure.options(**gpu_options(plan.gpus_per_worker), name="measure model").remote(
                 config, prepared, there.file("checkpoints"), yardstick, threads, there.file("model")
             )
@@ -127,6 +144,8 @@ def _measure(
         "size": config.model.size,
         **measured.evaluation,
     }
+    if earlier_steps:
+        evaluation["by_step"] = by_step([*earlier_steps, evaluation | {"step": config.train.num_steps}])
     # It may have been evaluated while it was trained.
     earlier = read_evaluations(folder)
     if earlier:

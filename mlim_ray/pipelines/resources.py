@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 
 import ray
 
+from mlim_ray.pipelines.autoscaler import wait_for_nodes
 from mlim_ray.pipelines.cluster import Cluster
+from mlim_ray.pipelines.growth import Growth
 
 DATA_CPUS = 1.0
 """CPUs that Ray Data needs beside all streaming workers: without one, a run waits for ever without a word."""
@@ -30,6 +32,8 @@ class WorkerPlan:
     """trials that run at a time; 1 for a pre-training run"""
     min_workers: int | None = None
     """of an elastic run, whose `num_workers` are the most that it takes"""
+    growth: Growth | None = None
+    """of a cluster whose autoscaler starts nodes for them"""
 
     @property
     def workers_for_ray(self) -> int | tuple[int, int]:
@@ -47,8 +51,7 @@ class WorkerPlan:
             f"workers: {of_trials}{at_least}{self.num_workers} x ({self.cpus_per_worker:g} CPU, "
             f"{self.gpus_per_worker:g} GPU, {self.threads_per_worker} threads){sharing} = "
             f"{used:g} CPU, {workers * self.gpus_per_worker:g} GPU",
-            f"cluster: {cluster.num_cpus:g} CPU, {cluster.num_gpus:g} GPU on {cluster.num_nodes} node(s); "
-            f"{cluster.num_cpus - used:g} CPU left for Ray Data",
+            f"cluster: {cluster.size}; {cluster.num_cpus - used:g} CPU left for Ray Data",
         ]
 
 
@@ -61,28 +64,29 @@ def plan_run(cluster: Cluster, num_workers: int, *, streams: bool, min_workers: 
     Raises:
         ValueError: the cluster has not enough, with the arithmetic.
     """
-    threads = max(1, int(cluster.num_cpus // num_workers))
+    has_gpu = cluster.num_gpus >= 1
+    threads = _threads(cluster, num_workers, 1.0 if has_gpu else 0.0)
     reserved = DATA_CPUS if streams else 0.0
     needed = num_workers if min_workers is None else min_workers
-    if cluster.num_gpus >= 1:
+    if has_gpu:
         if needed > cluster.num_gpus:
             raise ValueError(
-                f"{needed} workers x 1 GPU = {needed} GPU, and the cluster has {cluster.num_gpus:g}; "
+                f"{needed} workers x 1 GPU = {needed} GPU, and the cluster {cluster.has} {cluster.num_gpus:g}; "
                 f"use --workers {int(cluster.num_gpus)} or a larger cluster"
             )
         if cluster.num_cpus < reserved:
             raise ValueError(f"streaming needs {reserved:g} CPU for Ray Data and the cluster has none; add a CPU node")
-        return WorkerPlan(num_workers, 0.0, 1.0, threads, min_workers=min_workers)
-    if min_workers is not None:
+        return WorkerPlan(num_workers, 0.0, 1.0, threads, min_workers=min_workers, growth=cluster.growth)
+    if min_workers is not None or cluster.growth is not None:
         # Ray counts whole workers on each node.
         if needed + reserved > cluster.num_cpus:
             raise ValueError(
                 f"{needed} workers x 1 CPU + {reserved:g} CPU for Ray Data = {needed + reserved:g} CPU, and the "
-                f"cluster has {cluster.num_cpus:g}; use fewer --workers, or --feed resident, which "
+                f"cluster {cluster.has} {cluster.num_cpus:g}; use fewer --workers, or --feed resident, which "
                 f"needs none for Ray Data"
             )
-        cpus = _ELASTIC_CPUS if streams else 1.0
-        return WorkerPlan(num_workers, cpus, 0.0, threads, min_workers=min_workers)
+        cpus = _ELASTIC_CPUS if streams and min_workers is not None else 1.0
+        return WorkerPlan(num_workers, cpus, 0.0, threads, min_workers=min_workers, growth=cluster.growth)
     cpus = min(1.0, int((cluster.num_cpus - reserved) / num_workers * 100) / 100)
     if cpus < _MIN_CPUS_PER_WORKER:
         raise ValueError(
@@ -92,13 +96,24 @@ def plan_run(cluster: Cluster, num_workers: int, *, streams: bool, min_workers: 
     return WorkerPlan(num_workers, cpus, 0.0, threads)
 
 
-def wait_for_resources(plan: WorkerPlan, wait_s: float = _WAIT_FOR_RESOURCES_S) -> None:
+def wait_for_resources(plan: WorkerPlan, *, streams: bool = False, wait_s: float = _WAIT_FOR_RESOURCES_S) -> None:
     """Return once the workers' CPUs and GPUs are free; other programs may be using the cluster.
 
+    An autoscaler is asked for them, those of one trial and of Ray Data; further trials ask for theirs as they come.
+
+    Args:
+        plan: what they need.
+        streams: whether records are streamed.
+        wait_s: how long, where there is no autoscaler.
+
     Raises:
-        ValueError: they are not free after `wait_s`, with the arithmetic. Ray itself would wait for ever.
+        ValueError: they are not free in that time, with the arithmetic. Ray itself would wait for ever.
     """
     workers = plan.num_workers if plan.min_workers is None else plan.min_workers
+    if plan.growth is not None:
+        bundles = [{"CPU": plan.cpus_per_worker, "GPU": plan.gpus_per_worker}] * workers
+        wait_for_nodes([*bundles, *([{"CPU": DATA_CPUS}] if streams else [])], plan.growth)
+        return
     needed = {"CPU": workers * plan.cpus_per_worker, "GPU": workers * plan.gpus_per_worker}
     give_up_at = time.monotonic() + wait_s
     while True:
@@ -144,15 +159,15 @@ def plan_search(
         fitting = int(cluster.num_cpus - (DATA_CPUS if streams else 0.0))
     if fitting < 1:
         raise ValueError(
-            f"a trial needs 1 CPU{' and Ray Data another' if streams else ''}, and the cluster has "
+            f"a trial needs 1 CPU{' and Ray Data another' if streams else ''}, and the cluster {cluster.has} "
             f"{cluster.num_cpus:g}; use a larger machine"
         )
     concurrent = min(fitting, max_concurrent) if max_concurrent else fitting
     if streams and has_gpu:
         concurrent = max(1, min(concurrent, int(cluster.num_cpus // DATA_CPUS)))
-    threads = max(1, int(cluster.num_cpus // concurrent))
     gpus = round(gpus_per_trial, _RAY_PLACES) if has_gpu else 0.0
-    return WorkerPlan(1, 0.0 if has_gpu else 1.0, gpus, threads, concurrent)
+    threads = _threads(cluster, concurrent, gpus)
+    return WorkerPlan(1, 0.0 if has_gpu else 1.0, gpus, threads, concurrent, growth=cluster.growth)
 
 
 def trials_a_gpu(gpus_per_trial: float) -> int:
@@ -175,5 +190,12 @@ def _plan_groups(cluster: Cluster, num_workers: int, max_concurrent: int, stream
         free = cluster.num_cpus - (DATA_CPUS if streams else 0.0)
         fitting = int(free // num_workers)
     concurrent = max(1, min(fitting, max_concurrent) if max_concurrent else fitting)
-    threads = max(1, int(cluster.num_cpus // (num_workers * concurrent)))
+    threads = _threads(cluster, num_workers * concurrent, alone.gpus_per_worker)
     return replace(alone, threads_per_worker=threads, num_concurrent=concurrent)
+
+
+def _threads(cluster: Cluster, num_workers: int, gpus_per_worker: float) -> int:
+    """Of each worker, where as many run at a time."""
+    if cluster.growth is not None:
+        return cluster.growth.threads(num_workers, gpus_per_worker)
+    return max(1, int(cluster.num_cpus // num_workers))

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
@@ -21,17 +21,18 @@ from mlim_ray.data.manifest import StoredFile, library_versions
 from mlim_ray.data.origin import Origin
 from mlim_ray.data.quarantine import gather_quarantine, read_quarantine, write_quarantine
 from mlim_ray.data.rejection import Reason, Stage
-from mlim_ray.data.result_set import Part, ResultCounts, ResultFolder, ResultManifest, write_part
+from mlim_ray.data.result_set import Format, Part, ResultCounts, ResultFolder, ResultManifest, write_part
 from mlim_ray.data.shards import Duplicates, duplicates_path
+from mlim_ray.data.shuffle import Shuffle
 from mlim_ray.data.sources import Slice, Source, open_with_files
 from mlim_ray.data.sources.source import source_label
-from mlim_ray.data.staging import read_bucket
+from mlim_ray.data.task_sizes import source_slices
 from mlim_ray.pipelines.actor_map import plan_actors
 from mlim_ray.pipelines.cluster import Cluster
 from mlim_ray.pipelines.model_pass import ModelPass, OnProgress, Show, staged_schema
 from mlim_ray.pipelines.ordered_map import map_in_order
-from mlim_ray.pipelines.preparation import SourceCounts, source_slices
-from mlim_ray.pipelines.prepare_tasks import once, slice_path
+from mlim_ray.pipelines.preparation import SourceCounts, regroup
+from mlim_ray.pipelines.prepare_tasks import once
 from mlim_ray.training.loaded_run import LoadedRun
 
 _PART_BYTES = 64_000_000
@@ -39,46 +40,31 @@ _PART_BYTES = 64_000_000
 _PLACE_BYTES = 100
 """what says which record a row is"""
 
-Format = Literal["mlim_ray embeddings", "mlim_ray filled attributes"]
 Finish = Callable[[pa.Table], pa.Table]
 """from the staged rows of some records to the rows of a part"""
-
-
-@dataclass(frozen=True)
-class Buckets:
-    """The rows between the passes, by ranges of the hashes of their keys."""
-
-    staging: str
-    num_slices: int
-    num_buckets: int
-    schema: pa.Schema
-
-    def read(self, bucket: int) -> pa.Table:
-        """In the order of the hashes, duplicates among them: the first of each key comes first."""
-        return read_bucket([slice_path(self.staging, i) for i in range(self.num_slices)], bucket, self.schema)
 
 
 @dataclass(frozen=True)
 class WriteBucket:
     """Write one part: of records with one key the first, the others to the quarantine."""
 
-    buckets: Buckets
+    shuffle: Shuffle
     out: str
     finish: Finish
 
     def __call__(self, bucket: int) -> str:
-        return once(storage.join(self.buckets.staging, f"bucket-{bucket:06d}.json"), lambda: self._write(bucket))
+        return once(storage.join(self.shuffle.staging, f"bucket-{bucket:06d}.json"), lambda: self._write(bucket))
 
     def part_schema(self) -> dict[str, str]:
         """Column to type."""
-        return {field.name: str(field.type) for field in self.finish(self.buckets.schema.empty_table()).schema}
+        return {field.name: str(field.type) for field in self.finish(self.shuffle.schema.empty_table()).schema}
 
     def _write(self, bucket: int) -> dict[str, Any]:
-        table = self.buckets.read(bucket)
+        table = self.shuffle.read_bucket(bucket)
         duplicates = Duplicates.of(table, None)
         kept = table.filter(pa.array(duplicates.is_kept))
         if len(kept) < len(table):
-            write_quarantine(duplicates_path(self.buckets.staging, bucket), duplicates.rows())
+            write_quarantine(duplicates_path(self.shuffle.staging, bucket), duplicates.rows())
         rows = self.finish(kept)
         part = write_part(self.out, bucket, rows).model_dump() if len(rows) else None
         return {"part": part, "num_kept": len(kept), "num_duplicates": len(table) - len(kept)}
@@ -140,8 +126,8 @@ class Job:
         return max(1, -(-num_records * (_PLACE_BYTES + sum(widths)) // _PART_BYTES))
 
     def show_all(self, cluster: Cluster, on_progress: OnProgress, what: str) -> SourceCounts:
-        """The first pass. Raises as `ModelPass.go` does."""
-        slices = self.slices
+        """The first pass, after which buckets can be read. Raises as `ModelPass.go` does."""
+        slices, shuffle = self.slices, self.shuffle
         passing = ModelPass(
             self.source,
             slices,
@@ -150,11 +136,12 @@ class Job:
             self.run,
             self.show,
             self.folder.path,
-            self.folder.staging,
-            self.num_buckets,
+            shuffle,
         )
         num_bytes = sum(weight.numel() * weight.element_size() for weight in self.run.model.parameters())
-        return passing.go(plan_actors(cluster, len(slices), num_bytes), on_progress, what)
+        counts = passing.go(plan_actors(cluster, len(slices), num_bytes), on_progress, what)
+        regroup(shuffle)
+        return counts
 
     def write(
         self, counts: SourceCounts, finish: Finish, facts: dict[str, Any], on_progress: OnProgress
@@ -164,8 +151,9 @@ class Job:
         parts: list[Part] = []
         duplicates: list[str] = []
         num_kept = num_duplicates = 0
-        work = WriteBucket(self.buckets, self.folder.path, finish)
-        for bucket, result in enumerate(map_in_order(work, self.num_buckets)):
+        shuffle = self.shuffle
+        work = WriteBucket(shuffle, self.folder.path, finish)
+        for bucket, result in enumerate(map_in_order(work, shuffle.num_buckets)):
             found = json.loads(result)
             if found["part"] is not None:
                 parts.append(Part(**found["part"]))
@@ -198,9 +186,9 @@ class Job:
         return files, reasons
 
     @property
-    def buckets(self) -> Buckets:
+    def shuffle(self) -> Shuffle:
         """What the first pass left, or will leave."""
-        return Buckets(self.folder.staging, len(self.slices), self.num_buckets, self.schema)
+        return Shuffle.plan(self.folder.staging, len(self.slices), self.num_buckets, self.schema)
 
     @property
     def _rules(self) -> CleaningRules:

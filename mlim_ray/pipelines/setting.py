@@ -42,6 +42,7 @@ _MAY_CHANGE = {
     *(("feed", knob) for knob in ("kind", "on_damaged_shard", "cache_gib", "cache_folder")),
     *(("train", knob) for knob in ("micro_batch_size", "activation_checkpointing", "peak_flops", "on_non_finite")),
     ("model", "licence"),
+    *(("evaluate", knob) for knob in ("every_steps", "tasks")),
     *(
         ("search", knob)
         for knob in (
@@ -53,6 +54,7 @@ _MAY_CHANGE = {
             "gpus_per_trial",
             "storage",
             "price_per_hour",
+            "mlflow",
         )
     ),
     *(("train", f"{knob}_s") for knob in ("report_every", "collective_timeout", "stop_within", "resize_every")),

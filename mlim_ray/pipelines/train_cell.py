@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import ray
 import torch
 
@@ -15,14 +16,16 @@ from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.records import Records
 from mlim_ray.evaluation.evaluation import Evaluation, evaluate
 from mlim_ray.evaluation.overlap import Survey
-from mlim_ray.evaluation.plain import plain_result
+from mlim_ray.evaluation.own_targets import own_targets
+from mlim_ray.evaluation.plain import plain, plain_result
 from mlim_ray.evaluation.prepared_bench import make_bench
 from mlim_ray.evaluation.tasks import chosen_tasks
 from mlim_ray.pipelines.feed import stream_batches
 from mlim_ray.pipelines.measure import Yardstick
-from mlim_ray.training.batch import Batch
+from mlim_ray.training.batch import Batch, make_batch
 from mlim_ray.training.build import build_trainer, run_masking
 from mlim_ray.training.checkpoint_policy import CheckpointPolicy
+from mlim_ray.training.costs import step_costs
 from mlim_ray.training.init_from import load_start_of_trials
 from mlim_ray.training.left_out import LeftOutLog
 from mlim_ray.training.loaded_run import load_run
@@ -32,6 +35,9 @@ from mlim_ray.training.run_folder import RunFolder
 from mlim_ray.training.stream import ShardReader, resident_batches
 from mlim_ray.training.trainer import Trainer
 from mlim_ray.training.untrained import untrained_twin
+
+_COUNTED = 64
+"""held-out records that the costs of a step are counted on"""
 
 
 @dataclass(frozen=True)
@@ -66,22 +72,30 @@ def train_cell(config: PretrainConfig, setting: CellSetting, folder: str) -> Eva
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trainer = build_trainer(config, setting.prepared, device, run.path)
     started = time.perf_counter()
-    _train(trainer, config, setting, run)
+    first_step = _train(trainer, config, setting, run)
     seconds = time.perf_counter() - started
+    samples = trainer.order.samples_at(config.train.num_steps)
+    num_trained = samples - trainer.order.samples_at(first_step)
     yardstick = ray.get(setting.yardstick)
     evaluation: Evaluation = {
         "steps": config.train.num_steps,
-        "samples": trainer.order.samples_at(config.train.num_steps),
+        "samples": samples,
         "seconds": seconds,
+        "samples_per_s": num_trained / seconds if num_trained else None,
         "size": config.model.size,
         **evaluate(trainer.model.eval(), yardstick.held_out, yardstick.limits, yardstick.baselines),
     }
+    probe, masking = yardstick.held_out.probe, run_masking(config, trainer.model.config)
+    evaluation["own_targets"] = plain(own_targets(trainer.losses, probe.records, probe.partner_B, masking))
+    some = make_batch(probe.records.take(np.arange(min(_COUNTED, len(probe.partner_B)))), 0, masking.at(0))
+    evaluation["costs"] = plain(step_costs(trainer.losses, some, config.train.seed))
     if setting.survey is not None:
         evaluation["evaluations"] = {setting.environment["data"]: _evaluated(setting, run.path, device)}
     return evaluation
 
 
-def _train(trainer: Trainer, config: PretrainConfig, setting: CellSetting, run: RunFolder) -> None:
+def _train(trainer: Trainer, config: PretrainConfig, setting: CellSetting, run: RunFolder) -> int:
+    """Gives the step that it began at."""
     checkpoints = run.checkpoints(CheckpointPolicy.of(config))
     checkpoint = checkpoints.latest().checkpoint
     if checkpoint is not None:
@@ -89,8 +103,9 @@ def _train(trainer: Trainer, config: PretrainConfig, setting: CellSetting, run: 
         trainer.load_state(checkpoint.trainer_state)
     elif config.model.init_from is not None:
         load_start_of_trials(trainer.model, RunFolder(setting.folder))
-    if trainer.step == config.train.num_steps:
-        return
+    first_step = trainer.step
+    if first_step == config.train.num_steps:
+        return first_step
     checkpoints.clean()
     metrics = MetricsWriter(run.path, trainer.step)
     left_out = LeftOutLog(run.path, setting.prepared, trainer.step)
@@ -102,10 +117,11 @@ def _train(trainer: Trainer, config: PretrainConfig, setting: CellSetting, run: 
         checkpoints.save(trainer.step, trainer.model.state_dict(), state)
 
     trainer.run(_batches(trainer, config, setting, left_out), config.train.num_steps, metrics.write, save)
+    return first_step
 
 
 def _batches(trainer: Trainer, config: PretrainConfig, setting: CellSetting, left_out: LeftOutLog) -> Iterator[Batch]:
-    masking = run_masking(config, trainer.model.config.num_cells)
+    masking = run_masking(config, trainer.model.config)
     order, num_steps = trainer.order, config.train.num_steps
     lanes = range(order.num_lanes)
     if setting.records is None:

@@ -62,7 +62,7 @@ def train_worker(settings: dict[str, Any]) -> None:
 
     context = ray.train.get_context()
     lanes = order.lanes_of(context.get_world_rank(), context.get_world_size())
-    masking = run_masking(job.config, trainer.model.config.num_cells)
+    masking = run_masking(job.config, trainer.model.config)
     metrics = MetricsWriter(job.run, trainer.step) if rank() == 0 else None
     if rank() == 0:
         checkpoints.clean()

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 _PLAIN_WIDTH = 80
-_FILE_WIDTH = 160
+_FILE_WIDTH = 240
 _REFRESH_PER_S = 4.0
 
 

@@ -20,6 +20,7 @@ from mlim_ray.reporting.figures import (
 )
 from mlim_ray.reporting.page import render_page
 from mlim_ray.reporting.probe_tables import linear_reading, partner_reading, partner_rows, yardsticks
+from mlim_ray.reporting.step_scores import step_charts, step_content
 
 if TYPE_CHECKING:
     # A page needs the rows, not torch, which they are made with.
@@ -64,10 +65,11 @@ def render_run_page(
     """
     figures = cast(EvaluationFigures, evaluation)
     curves = run_charts(metrics, figures["probe"])
+    by_step = evaluation.get("by_step", [])
     others: Sequence[CrossModalRow | None] = cross_modal or [None for _ in pictures]
     return render_page(
         "run.html.j2",
-        curves | probe_charts(figures["probe"]),
+        curves | probe_charts(figures["probe"]) | step_charts(by_step),
         title=title,
         evaluation=figures,
         data=environment.get("data"),
@@ -79,6 +81,7 @@ def render_run_page(
         commands=_commands(run, environment),
         config=yaml_text(config),
         environment=flat(environment),
+        **step_content(by_step),
         **evaluations_content(evaluation.get("evaluations", {}), run),
         **probe_content(figures["probe"], figures["linear_probe"]),
     )

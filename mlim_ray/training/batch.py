@@ -3,6 +3,7 @@
 Legend: B records, N image cells, T token positions, H and W pixels.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from mlim_ray.data.records import Records
 from mlim_ray.masking.masks import Masks, PolicyConfig, draw_masks
+from mlim_ray.training.resolution import Stage
 
 
 class Batch(NamedTuple):
@@ -30,15 +32,31 @@ class Batch(NamedTuple):
 
 
 class Masking(NamedTuple):
-    """All that masks depend on besides the records."""
+    """All that batches depend on besides the records."""
 
     policy: PolicyConfig
     seed: int
     num_cells: int
+    image_size: int | None = None
+    """side in pixels that pictures are shrunk to; None: they are as they are"""
+    stages: tuple[Stage, ...] = ()
+    """of a run, its first steps with smaller pictures"""
+
+    def at(self, step: int) -> "Masking":
+        """Of one step of a run."""
+        for stage in self.stages:
+            if step < stage.stop_step:
+                return self._replace(num_cells=stage.num_cells, image_size=stage.image_size, stages=())
+        return self
+
+    def runs(self, start_step: int, stop_step: int) -> list[range]:
+        """The steps [start_step, stop_step), cut where pictures change their size."""
+        changes = (stage.stop_step for stage in self.stages if start_step < stage.stop_step < stop_step)
+        return [range(start, stop) for start, stop in pairwise(sorted({start_step, *changes, stop_step}))]
 
 
 def make_batch(records: Records, epoch: int | NDArray[np.int64], masking: Masking) -> Batch:
-    """Mask records as the policy says for this epoch, or for the epoch of each."""
+    """Mask records as the policy says for this epoch, or for the epoch of each, their pictures as large as it says."""
     epoch_B = np.full(len(records.key_hash_R), epoch, np.int64)
     masks = draw_masks(
         masking.policy,
@@ -48,7 +66,7 @@ def make_batch(records: Records, epoch: int | NDArray[np.int64], masking: Maskin
         num_cells=masking.num_cells,
         word_of_token_BT=records.word_of_token_RT,
     )
-    return masked(records, masks, epoch_B)
+    return masked(records.shrunk(masking.image_size), masks, epoch_B)
 
 
 def masked(records: Records, masks: Masks, epoch: int | NDArray[np.int64] = 0) -> Batch:

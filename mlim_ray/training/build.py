@@ -1,13 +1,12 @@
 """The model and trainer of a run, from its config and its prepared set."""
 
-from typing import cast
-
 import torch
 
-from mlim_ray.config import ModelSize, PretrainConfig
+from mlim_ray.config import PretrainConfig
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.model import MlimConfig, MlimModel, load_bert_weights
 from mlim_ray.training.batch import Masking
+from mlim_ray.training.resolution import stages_of
 from mlim_ray.training.stream import stream_order
 from mlim_ray.training.trainer import Trainer
 
@@ -19,13 +18,12 @@ def model_config(config: PretrainConfig, prepared: PreparedSet) -> MlimConfig:
         ValueError: the set's pictures have not the size that the model takes.
     """
     tokenizer = prepared.tokenizer()
-    shape = MlimConfig.for_size(
-        cast(ModelSize, config.model.size),
+    shape = MlimConfig.of(
+        config.model,
         vocab_size=tokenizer.vocab_size,
         mask_token_id=tokenizer.mask_id,
         pad_token_id=tokenizer.pad_id,
         max_tokens=prepared.manifest.text.max_tokens,
-        dropout_ratio=config.model.dropout_ratio,
     )
     if prepared.manifest.image.size != shape.image_size:
         raise ValueError(
@@ -53,6 +51,7 @@ def build_trainer(
     return Trainer(build_model(config, prepared, device), config, order, run)
 
 
-def run_masking(config: PretrainConfig, num_cells: int) -> Masking:
-    """What the run's masks depend on."""
-    return Masking(config.masking, config.train.seed, num_cells)
+def run_masking(config: PretrainConfig, shape: MlimConfig) -> Masking:
+    """What the run's batches depend on besides the records."""
+    stages = stages_of(config.resolution, config.train.num_steps, shape)
+    return Masking(config.masking, config.train.seed, shape.num_cells, stages=stages)

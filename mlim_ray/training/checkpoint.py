@@ -127,6 +127,17 @@ class CheckpointStore:
         """Steps of the checkpoints that exist, oldest first."""
         return [entry.step for entry in self.entries()]
 
+    def weights(self, step: int) -> dict[str, Tensor]:
+        """The weights of the checkpoint of this step.
+
+        Raises:
+            ValueError: there is none, or its bytes are not those that were written.
+        """
+        entry = next((entry for entry in self.entries() if entry.step == step), None)
+        if entry is None:
+            raise ValueError(f"{self.folder}: there is no checkpoint of step {step}, expected one of {self.steps()}")
+        return _opened(self._read(entry, MODEL_FILE), self._path(step, MODEL_FILE), safetensors.torch.load)
+
     def weights_file(self, step: int) -> str:
         """The safetensors file with the weights of a checkpoint."""
         return self._path(step, MODEL_FILE)

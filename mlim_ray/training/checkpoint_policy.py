@@ -9,8 +9,9 @@ from typing import Any
 
 from mlim_ray.config import PretrainConfig
 from mlim_ray.masking import mode_names
+from mlim_ray.objectives import loss_names
 from mlim_ray.training.checkpoint_manifest import CheckpointEntry, Reason
-from mlim_ray.training.meter import loss_names
+from mlim_ray.training.meter import logged_names
 
 
 @dataclass(frozen=True)
@@ -21,19 +22,20 @@ class CheckpointPolicy:
     """so many of the last ones"""
     best_by: str | None = None
     """loss of the logged lines that the best is chosen by, lower is better; None: none is kept for its score"""
-    every_steps: int = 0
-    """those of every so many steps are kept for good; 0: none are"""
+    every_steps: tuple[int, ...] = ()
+    """those of every so many steps are kept for good, by each of these numbers"""
 
     @classmethod
     def of(cls, config: PretrainConfig) -> CheckpointPolicy:
         """What a run's config asks for. Raises ValueError if the run logs no such loss."""
-        train, names = config.train, loss_names(mode_names(config.masking))
+        train, names = config.train, logged_names(loss_names(config), mode_names(config.masking))
         if train.keep_best is not None and train.keep_best not in names:
             raise ValueError(
                 f"train.keep_best: given {train.keep_best!r}, expected none or a loss that this run logs: "
                 f"{', '.join(names)}"
             )
-        return cls(train.num_checkpoints_kept, train.keep_best, train.keep_every_steps)
+        every_steps = tuple(steps for steps in (train.keep_every_steps, config.evaluate.every_steps) if steps)
+        return cls(train.num_checkpoints_kept, train.keep_best, every_steps)
 
     def score_of(self, line: Mapping[str, Any] | None) -> float | None:
         """A checkpoint's score, from the last line logged at or before its step; None where there is none to go by.
@@ -53,7 +55,7 @@ class CheckpointPolicy:
         for entry in ordered:
             kept: list[Reason] = ["last"] if entry in last else []
             kept += ["best"] if entry.step == best_step else []
-            kept += ["every"] if self.every_steps and entry.step % self.every_steps == 0 else []
+            kept += ["every"] if any(entry.step % steps == 0 for steps in self.every_steps) else []
             if kept:
                 chosen.append(entry.model_copy(update={"kept": tuple(kept)}))
         return tuple(chosen)

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import torch
 
+from mlim_ray.objectives.inputs import BatchTensors
 from mlim_ray.training.batch import Batch
 from mlim_ray.training.clock import Clock
 from mlim_ray.training.parts import blank_record, split_batch
-from mlim_ray.training.tensors import BatchTensors, to_tensors
+from mlim_ray.training.tensors import to_tensors
 
 
 class Part(NamedTuple):

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
@@ -28,6 +29,13 @@ def sum_over_workers(values: Tensor) -> Tensor:
     if num_workers() > 1:
         torch.distributed.all_reduce(values)
     return values
+
+
+def gather_rows(rows_BD: Tensor, first: int, num_rows: int) -> Tensor:
+    """Every worker's rows together [G, D], with gradient: each worker's own lie at `first`."""
+    own_GD = nn.functional.pad(rows_BD, (0, 0, first, num_rows - first - len(rows_BD)))
+    out: Tensor = own_GD if num_workers() == 1 else _Sum.apply(own_GD)
+    return out
 
 
 def gather_objects(part: Part) -> list[Part]:
@@ -66,3 +74,16 @@ def time_reductions(model: DistributedDataParallel, add: Callable[[float], None]
         return future.then(done)
 
     model.register_comm_hook(None, timed)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over workers, which each of them takes a loss of; so is the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        return sum_over_workers(own.contiguous().clone())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return sum_over_workers(grad.contiguous().clone())

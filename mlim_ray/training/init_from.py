@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from mlim_ray.config import ModelSize, PretrainConfig
+from mlim_ray.config import ModelConfig, ModelSize, PretrainConfig
 from mlim_ray.data import storage
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.tokenizer import TextTokenizer, load_tokenizer
@@ -128,16 +128,23 @@ def weights_sha256(weights: dict[str, Tensor]) -> str:
 def _check_size(earlier: EarlierRun, shapes: Shapes, config: PretrainConfig) -> None:
     size = config.model.size
     assert size != "auto", "sizes are resolved before a start is checked"
-    if shapes == _shapes_of(size, shapes):
+    expected = _shapes_of(config.model, shapes)
+    if shapes == expected:
         return
-    held = next((name for name in SIZES if shapes == _shapes_of(name, shapes)), None)
-    if held is not None:
+    held = next((name for name in SIZES if shapes == _shapes_of(ModelConfig(size=name), shapes)), None)
+    if held is not None and held != size:
         raise ValueError(
             f"--init-from {earlier.path}: its model is of size {held} ({_described(held)}) and --model.size is {size} "
             f"({_described(size)}); use --model.size {held}, or start from another run"
         )
-    expected = _shapes_of(size, shapes)
     differing = next(name for name in {**expected, **shapes} if expected.get(name) != shapes.get(name))
+    if held is not None:
+        raise ValueError(
+            f"--init-from {earlier.path}: its model is of size {held} with MLIM's own parts, and the parts asked for "
+            f"differ: {differing} has shape {shapes.get(differing, 'none')}, expected "
+            f"{expected.get(differing, 'none')}; leave out --model.embedder.*, --model.encoder.* and "
+            "--model.cell-size, or start from another run"
+        )
     raise ValueError(
         f"--init-from {earlier.path}: its model is of none of the sizes {', '.join(SIZES)}: {differing} has shape "
         f"{shapes.get(differing, 'none')}, and in --model.size {size} ({_described(size)}) "
@@ -165,12 +172,12 @@ def _vocabulary(tokenizer: TextTokenizer) -> dict[str, int]:
     return dict(tokenizer.tokenizer.get_vocab())
 
 
-def _shapes_of(size: ModelSize, like: Shapes) -> Shapes:
-    """The shapes of a size with the vocabulary and the text length of `like`."""
+def _shapes_of(model: ModelConfig, like: Shapes) -> Shapes:
+    """The shapes of a model with the vocabulary and the text length of `like`."""
     no_shape = (0, 0)
     with torch.device("meta"):
-        shape = MlimConfig.for_size(
-            size,
+        shape = MlimConfig.of(
+            model,
             vocab_size=like.get("word_embeddings.weight", no_shape)[0],
             mask_token_id=0,
             pad_token_id=0,

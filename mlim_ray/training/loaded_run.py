@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from mlim_ray.config.base import AUTO
+from mlim_ray.config.model import ModelConfig
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data import storage
 from mlim_ray.data.manifest import MANIFEST_FILE, read_manifest
@@ -63,18 +64,18 @@ def load_run(path: str) -> LoadedRun:
         )
     model.load_state_dict(weights, assign=True)
     model.requires_grad_(False)
-    return LoadedRun(model.eval(), tokenizer, step, weights_sha256(weights), _prepare_config(path, model.config))
+    return LoadedRun(model.eval(), tokenizer, step, weights_sha256(weights), prepare_config_of(path, model.config))
 
 
 def _shape(path: str, shapes: Shapes, tokenizer: TextTokenizer) -> MlimConfig:
-    """From the model folder, or, of a run that is not finished, from the size in its config."""
+    """From the model folder, or, of a run that is not finished, from the parts in its config."""
     for folder in (storage.join(path, "model"), path):
         file = storage.join(folder, _MODEL_CONFIG)
         if storage.exists(file):
             shape: MlimConfig = MlimConfig.from_dict(json.loads(storage.read_bytes(file)))
             return shape
-    return MlimConfig.for_size(
-        _run_config(path)["model"]["size"],
+    return MlimConfig.of(
+        ModelConfig.model_validate_json(json.dumps(_run_config(path)["model"])),
         vocab_size=tokenizer.vocab_size,
         mask_token_id=tokenizer.mask_id,
         pad_token_id=tokenizer.pad_id,
@@ -82,8 +83,10 @@ def _shape(path: str, shapes: Shapes, tokenizer: TextTokenizer) -> MlimConfig:
     )
 
 
-def _prepare_config(path: str, shape: MlimConfig) -> PrepareConfig:
-    """The cleaning of the set that the run learned from, as far as it is known; else the defaults."""
+def prepare_config_of(path: str, shape: MlimConfig) -> PrepareConfig:
+    """How records have to be cleaned to be as those that the run in the folder `path` learned from, as far as it is
+    known; else the defaults. It names no columns."""
+    path = storage.absolute(path)
     config = PrepareConfig()
     file = storage.join(path, "environment.json")
     prepared = json.loads(storage.read_bytes(file)).get("prepared") if storage.exists(file) else None

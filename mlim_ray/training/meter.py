@@ -1,7 +1,9 @@
 """Losses since the last logged line, for all workers and by masking mode.
 
-Legend: B records, Q masking modes.
+Legend: B records, L losses, R = 2 * L rows, Q masking modes.
 """
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,24 +12,25 @@ from mlim_ray.objectives import LossTerms
 from mlim_ray.training.distributed import rank, sum_over_workers
 
 
-def loss_names(mode_names: tuple[str, ...]) -> tuple[str, ...]:
-    """The entries of a logged line that are losses; those of a mode are absent where it had no targets."""
-    by_mode = (f"loss/{side}/{mode}" for side in ("mlm", "recon") for mode in mode_names)
-    return ("loss/total", "loss/mlm", "loss/recon", *by_mode)
-
-
 class LossMeter:
-    """Sums and counts of both losses for each mode: `table` is [4, Q] (MLM sum, count, RECON sum, count)."""
+    """Sums and counts of each loss for each mode: `table` is [2 * L, Q], the sum and the count of each loss in turn.
 
-    def __init__(self, mode_names: tuple[str, ...], device: torch.device) -> None:
+    Args:
+        names: of the losses; a logged line has `loss/<name>`, and `loss/<name>/<mode>` where the mode had targets.
+        mode_names: of the masking policy.
+        device: where the losses are.
+    """
+
+    def __init__(self, names: tuple[str, ...], mode_names: tuple[str, ...], device: torch.device) -> None:
+        self.names = names
         self.mode_names = mode_names
-        self.table = torch.zeros(4, len(mode_names), dtype=torch.float64, device=device)
+        self.table = torch.zeros(2 * len(names), len(mode_names), dtype=torch.float64, device=device)
         self._step = torch.zeros_like(self.table)
 
-    def add(self, mlm: LossTerms, recon: LossTerms, mode_B: Tensor) -> None:
-        """Count records of the present step in."""
-        rows_4B = torch.stack([mlm.sum_B, mlm.count_B, recon.sum_B, recon.count_B]).detach().double()
-        self._step.index_add_(1, mode_B, rows_4B)
+    def add(self, terms: Sequence[LossTerms], mode_B: Tensor) -> None:
+        """Count records of the present step in; `terms` in the order of the names."""
+        rows_RB = torch.stack([part for each in terms for part in each]).detach().double()
+        self._step.index_add_(1, mode_B, rows_RB)
 
     def commit(self) -> None:
         """The present step was learned from."""
@@ -44,22 +47,25 @@ class LossMeter:
         if rank() != 0:
             self.table.zero_()
 
-    def read_and_reset(self, mlm_weight: float, recon_weight: float) -> dict[str, float]:
-        """Mean losses since the last call; a mode without targets has no entry."""
+    def read_and_reset(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """Mean losses since the last call, and their weighted sum; a mode without targets has no entry."""
         table = sum_over_workers(self.table).cpu()
-        mlm, recon = _mean(table[0].sum(), table[1].sum()), _mean(table[2].sum(), table[3].sum())
-        losses = {
-            "loss/total": mlm_weight * (mlm or 0.0) + recon_weight * (recon or 0.0),
-            "loss/mlm": mlm or 0.0,
-            "loss/recon": recon or 0.0,
-        }
+        means = {name: _mean(table[2 * row].sum(), table[2 * row + 1].sum()) for row, name in enumerate(self.names)}
+        losses = {"loss/total": sum(weights[name] * (mean or 0.0) for name, mean in means.items())}
+        losses |= {f"loss/{name}": mean or 0.0 for name, mean in means.items()}
         for index, mode in enumerate(self.mode_names):
-            for name, first in (("mlm", 0), ("recon", 2)):
-                mean = _mean(table[first, index], table[first + 1, index])
+            for row, name in enumerate(self.names):
+                mean = _mean(table[2 * row, index], table[2 * row + 1, index])
                 if mean is not None:
                     losses[f"loss/{name}/{mode}"] = mean
         self.table.zero_()
         return losses
+
+
+def logged_names(names: tuple[str, ...], mode_names: tuple[str, ...]) -> tuple[str, ...]:
+    """The entries of a logged line that are losses; those of a mode are absent where it had no targets."""
+    by_mode = (f"loss/{name}/{mode}" for name in names for mode in mode_names)
+    return ("loss/total", *(f"loss/{name}" for name in names), *by_mode)
 
 
 def _mean(total: Tensor, count: Tensor) -> float | None:

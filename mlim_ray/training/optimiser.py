@@ -2,26 +2,23 @@
 
 import math
 
-import torch
 from torch import nn
 
 from mlim_ray.config import TrainConfig
+from mlim_ray.training.adamw import AdamW
 
 
-def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+def make_optimiser(model: nn.Module, config: TrainConfig) -> AdamW:
     """AdamW whose weight decay spares biases, norms, embeddings and positions."""
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         plain = parameter.ndim < 2 or name.endswith("_positions") or id(parameter) in embeddings
         (spared if plain else decayed).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": spared, "weight_decay": 0.0}],
-        lr=0.0,
-        betas=(config.beta1, config.beta2),
-        fused=True,
-    )
+    return AdamW([(decayed, config.weight_decay), (spared, 0.0)], betas=(config.beta1, config.beta2))
 
 
 def learning_rate_at(step: int, config: TrainConfig) -> float:

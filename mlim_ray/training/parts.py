@@ -1,7 +1,4 @@
-"""A worker's share of a batch in parts that fit its memory, and the targets of the whole (contract C3).
-
-Legend: B records, N image cells, T token positions.
-"""
+"""A worker's share of a batch in parts that fit its memory (contract C3)."""
 
 from collections.abc import Iterator
 
@@ -18,16 +15,6 @@ def split_batch(batch: Batch, most_records: int | None) -> Iterator[Batch]:
         return
     for first in range(0, num_records, most_records):
         yield batch.take(slice(first, first + most_records))
-
-
-def count_targets(batch: Batch, recon_target: str) -> tuple[int, int]:
-    """MLM and RECON targets of a batch, known from its masks before anything is computed: pieces and pixels."""
-    num_records, side = batch.pixels_BHW3.shape[:2]
-    num_pixels = num_records * side**2
-    if recon_target == "masked":
-        num_cells = batch.cell_hidden_BN.shape[1]
-        num_pixels = int(batch.cell_hidden_BN.sum()) * (side**2 // num_cells)
-    return int(batch.token_hidden_BT.sum()), num_pixels
 
 
 def blank_record(batch: Batch) -> Batch:

@@ -1,6 +1,6 @@
 """A second look at a batch that gave no finite gradient: its losses once more, record by record.
 
-Legend: B records, M hidden pieces.
+Legend: B records, T token positions.
 """
 
 import io
@@ -12,10 +12,12 @@ import numpy as np
 import safetensors.torch
 import torch
 
+from mlim_ray.config import PretrainConfig
 from mlim_ray.data import storage
 from mlim_ray.model import MlimConfig, MlimModel
-from mlim_ray.objectives import mlm_terms, recon_terms
+from mlim_ray.objectives import Losses
 from mlim_ray.training.batch import Batch
+from mlim_ray.training.peers import Meeting
 from mlim_ray.training.precision import autocast
 from mlim_ray.training.tensors import to_tensors
 
@@ -30,6 +32,8 @@ class ReplayedRecord:
     mlm: float | None
     """None without a hidden word"""
     recon: float | None
+    others: dict[str, float | None]
+    """of the run's other objectives, by name"""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,11 @@ class Replay:
     @property
     def non_finite(self) -> list[ReplayedRecord]:
         """Records whose loss is no number."""
-        return [r for r in self.records if not all(np.isfinite(v) for v in (r.mlm, r.recon) if v is not None)]
+        return [
+            record
+            for record in self.records
+            if not all(np.isfinite(v) for v in (record.mlm, record.recon, *record.others.values()) if v is not None)
+        ]
 
 
 def replay(place: str, precision: str | None = None) -> Replay:
@@ -62,25 +70,31 @@ def replay(place: str, precision: str | None = None) -> Replay:
         raise ValueError(f"{place} holds no kept batch; expected a folder RUN/non_finite/step-<number>")
     summary: dict[str, Any] = json.loads(storage.read_bytes(summary_path))
     settings = summary["settings"]
-    model = MlimModel(MlimConfig.from_dict(settings["model"]))
-    model.load_state_dict(safetensors.torch.load(storage.read_bytes(storage.join(place, "weights.safetensors"))))
-    model.train()
+    config = PretrainConfig.model_validate_json(json.dumps(settings["config"]))
+    losses = Losses(MlimModel(MlimConfig.from_dict(settings["model"])), config)
+    losses.load_state_dict(safetensors.torch.load(storage.read_bytes(storage.join(place, "weights.safetensors"))))
+    losses.train()
     batches = [_read_batch(storage.join(place, f"batch-{each['rank']:03d}.npz")) for each in summary["workers"]]
-    losses, records = torch.zeros(()), []
+    total, records = torch.zeros(()), []
+    texts = [(batch.token_ids_BT, batch.num_tokens_B) for batch in batches]
     for worker, batch in enumerate(batches):
         if len(batch.key_hash_B) == 0:
             continue
+        peers = None
+        if losses.needs_peers:
+            # What workers exchange beside texts is not exchanged anew.
+            meeting = Meeting.of(batch, texts, worker, config.train.seed, torch.device("cpu"), in_parts=True)
+            peers = meeting.peers(0, len(batch.key_hash_B))
         inputs = to_tensors(batch, torch.device("cpu"))
         with autocast("cpu", precision or settings["precision"]):
-            logits_MV, reconstruction_B3HW = model(*inputs[:6])
-        mlm = mlm_terms(logits_MV, inputs.token_ids_BT, inputs.token_hidden_BT)
-        recon = recon_terms(reconstruction_B3HW, inputs.pixels_B3HW, inputs.cell_hidden_BN, settings["recon_target"])
-        losses = losses + settings["mlm_weight"] * mlm.sum_B.sum() + settings["recon_weight"] * recon.sum_B.sum()
+            terms = dict(zip(losses.weights, losses(inputs, peers), strict=True))
+        total = total + sum(losses.weights[name] * each.sum_B.sum() for name, each in terms.items())
         for index, key in enumerate(batch.key_hash_B.tolist()):
-            means = [_mean(terms.sum_B.detach()[index], terms.count_B[index]) for terms in (mlm, recon)]
-            records.append(ReplayedRecord(worker, f"{key:016x}", *means))
-    losses.backward()
-    norms = [p.grad.norm() for p in model.parameters() if p.grad is not None]
+            means = {name: _mean(each.sum_B.detach()[index], each.count_B[index]) for name, each in terms.items()}
+            mlm, recon = means.pop("mlm"), means.pop("recon")
+            records.append(ReplayedRecord(worker, f"{key:016x}", mlm, recon, means))
+    total.backward()
+    norms = [p.grad.norm() for p in losses.parameters() if p.grad is not None]
     return Replay(summary["step"], float(torch.stack(norms).norm()), records)
 
 

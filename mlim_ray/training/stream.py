@@ -3,7 +3,7 @@
 Both ways use the same order and the same masks, so a test can prove that keys, pixels and masks are equal.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -69,15 +69,18 @@ class ShardReader:
     def read_chunks(self, chunks: range, start_step: int, stop_step: int) -> tuple[Batch, NDArray[np.int64]]:
         """Rows of the chunks' steps within [start_step, stop_step), in step order, and the step of each row.
 
-        All rows that the order gives: those that are left out have no tokens, and `present` tells them.
+        All rows that the order gives: those that are left out have no tokens, and `present` tells them. Pictures have
+        one size in all these steps (`Masking.runs`).
 
         Raises:
             DamagedShardError: a row group is not what was prepared, and none are skipped.
             StorageError: a shard cannot be read for another reason.
         """
         steps = range(max(self._first_step(chunks.start), start_step), min(self._first_step(chunks.stop), stop_step))
+        assert len(self.masking.runs(start_step, stop_step)) <= 1, "arrays of one size"
         rows, step_of_row = _rows_of(self.order, self.lanes, steps)
-        return make_batch(self._read(rows), step_of_row // self.order.epoch_steps, self.masking), step_of_row
+        epoch_R = step_of_row // self.order.epoch_steps
+        return make_batch(self._read(rows), epoch_R, self.masking.at(start_step)), step_of_row
 
     def _first_step(self, chunk: int) -> int:
         epoch, chunk_in_epoch = divmod(chunk, self._chunks_per_epoch)
@@ -155,24 +158,32 @@ def resident_batches(
 ) -> Iterator[Batch]:
     """The batches of steps [start_step, stop_step) of one worker, from the training split in memory."""
     steps_together = max(1, _RECORDS_MASKED_TOGETHER // order.batch_size)
-    for first in range(start_step, stop_step, steps_together):
-        steps = range(first, min(first + steps_together, stop_step))
+    for steps in _cut(masking.runs(start_step, stop_step), steps_together):
+        now = masking.at(steps.start)
         rows, step_of_row = _rows_of(order, lanes, steps)
         place_R = order.places(rows)
         epoch_R = step_of_row // order.epoch_steps
         masks = draw_masks(
-            masking.policy,
-            seed=masking.seed,
+            now.policy,
+            seed=now.seed,
             epoch_B=epoch_R,
             key_hash_B=records.key_hash_R[place_R],
-            num_cells=masking.num_cells,
+            num_cells=now.num_cells,
             word_of_token_BT=records.word_of_token_RT[place_R],
         )
         edges = np.searchsorted(step_of_row, np.arange(steps.start, steps.stop + 1))
         for step, (start, stop) in zip(steps, pairwise(edges), strict=True):
             part = slice(start, stop)
-            batch = masked(records.take(place_R[part]), Masks._make(array[part] for array in masks), epoch_R[part])
+            shown = records.take(place_R[part]).shrunk(now.image_size)
+            batch = masked(shown, Masks._make(array[part] for array in masks), epoch_R[part])
             yield present(batch, step, rows.group[part], on_left_out)
+
+
+def _cut(runs: Iterable[range], most_steps: int) -> Iterator[range]:
+    """Runs of at most so many steps."""
+    for run in runs:
+        for first in run[::most_steps]:
+            yield range(first, min(first + most_steps, run.stop))
 
 
 def _rows_of(order: StreamOrder, lanes: range, steps: range) -> tuple[Rows, NDArray[np.int64]]:

@@ -3,8 +3,7 @@
 Legend: B records, N image cells, T token positions, H and W pixels.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,25 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlim_ray.model.layout import Layout
+from mlim_ray.objectives.inputs import BatchTensors
 from mlim_ray.training.batch import Batch
-
-
-class BatchTensors(NamedTuple):
-    """The inputs of the model, which are the first six, and the mode of each record."""
-
-    pixels_B3HW: Tensor
-    """float32 in [0, 1]"""
-    token_ids_BT: Tensor
-    token_present_BT: Tensor
-    cell_hidden_BN: Tensor
-    token_hidden_BT: Tensor
-    layout: Layout
-    mode_B: Tensor
-
-    def tensors(self) -> Iterator[Tensor]:
-        """All of them, those of the layout too."""
-        for part in self:
-            yield from part if isinstance(part, Layout) else (part,)
 
 
 def to_tensors(batch: Batch, device: torch.device) -> BatchTensors:

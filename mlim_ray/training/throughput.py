@@ -18,12 +18,14 @@ def contents_of(batch: Batch) -> Contents:
     """What a batch holds, as its operations are counted."""
     num_records, num_cells = batch.cell_hidden_BN.shape
     num_tokens_B = batch.num_tokens_B.astype(float)
+    num_visible_B = num_cells - batch.cell_hidden_BN.sum(1)
     return Contents(
-        num_records,
-        num_records * num_cells - int(batch.cell_hidden_BN.sum()),
+        num_records * num_cells,
+        int(num_visible_B.sum()),
         float(num_tokens_B.sum()),
         int(batch.token_hidden_BT.sum()),
         float(((num_cells + num_tokens_B) ** 2).sum()),
+        float(((num_visible_B + num_tokens_B) ** 2).sum()),
     )
 
 
@@ -63,7 +65,7 @@ class Throughput:
         that this worker's process has held since it began; on a GPU, that its tensors have held there.
         """
         elapsed_s = max(time.perf_counter() - self._since, 1e-9)
-        num_tokens = self._contents.num_tokens + self._contents.num_records * self._shape.num_cells
+        num_tokens = self._contents.num_tokens + self._contents.num_cells
         own = [num_tokens, step_flops(self._shape, self._contents), self.peak_flops]
         num_tokens, flops, peak_flops = sum_over_workers(
             torch.tensor(own, dtype=torch.float64, device=self._device)

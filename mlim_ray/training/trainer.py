@@ -18,7 +18,7 @@ from mlim_ray.config import PretrainConfig
 from mlim_ray.data.counter import draw
 from mlim_ray.masking import mode_names
 from mlim_ray.model import MlimModel
-from mlim_ray.objectives import mlm_terms, recon_terms
+from mlim_ray.objectives import Losses, LossTerms, Peers
 from mlim_ray.training.batch import Batch
 from mlim_ray.training.clock import Clock
 from mlim_ray.training.compilation import compile_model
@@ -30,7 +30,7 @@ from mlim_ray.training.meter import LossMeter
 from mlim_ray.training.non_finite import NonFiniteGuard, require_finite
 from mlim_ray.training.optimiser import learning_rate_at, make_optimiser
 from mlim_ray.training.order import StreamOrder
-from mlim_ray.training.parts import count_targets
+from mlim_ray.training.peers import meet
 from mlim_ray.training.precision import autocast
 from mlim_ray.training.throughput import Throughput
 
@@ -40,10 +40,8 @@ Report = Callable[[dict[str, Any]], None]
 class StepCounts(NamedTuple):
     """Of the global batch and all workers, known before a step is computed."""
 
-    pieces: int
-    """targets of MLM"""
-    pixels: int
-    """targets of RECON"""
+    targets: tuple[int, ...]
+    """of each loss"""
     records: int
     stopping: int
     """workers that wish to stop"""
@@ -67,8 +65,9 @@ class Trainer:
         self.order = order
         self.device = model.device
         self.step = 0
-        self.optimiser = make_optimiser(model, config.train)
-        self.meter = LossMeter(mode_names(config.masking), self.device)
+        self.losses = Losses(model, config)
+        self.optimiser = make_optimiser(self.losses, config.train)
+        self.meter = LossMeter(tuple(self.losses.weights), mode_names(config.masking), self.device)
         self.guard = NonFiniteGuard(run, config.train.on_non_finite)
         self.clock = Clock()
         self.num_left_out = 0
@@ -77,10 +76,10 @@ class Trainer:
         self.compile_failure = compile_model(model, config.train.precision) if config.train.compile else None
         self._last_line: dict[str, Any] | None = None
         self.fingerprint = Fingerprint(self.device)
-        self._forward: nn.Module = model
+        self._forward: nn.Module = self.losses
         if num_workers() > 1:
             device_ids = [self.device.index] if self.device.type == "cuda" else None
-            self._forward = DistributedDataParallel(model, device_ids=device_ids)
+            self._forward = DistributedDataParallel(self.losses, device_ids=device_ids, broadcast_buffers=False)
             time_reductions(self._forward, lambda seconds: self.clock.add("communication", seconds))
 
     def run(
@@ -105,7 +104,10 @@ class Trainer:
         """
         train = self.config.train
         control = control if control is not None else Control()
-        self.model.train()
+        self.losses.train()
+        if self.step == 0:
+            for objective in self.losses:
+                objective.begin(self.model)
         self.throughput.restart()
         feed = DeviceFeed(batches, stop_step - self.step, self.device, train.micro_batch_size, self.clock)
         while self.step < stop_step:
@@ -129,7 +131,7 @@ class Trainer:
             if counts.meeting > 0:
                 is_due |= control.meet(self._last_line)
             if save is not None and is_due:
-                require_finite(self.step, self.model.state_dict())
+                require_finite(self.step, self.model.state_dict() | self.losses.objectives.state_dict())
                 with self.clock.spending("checkpoint_wait"):
                     save()
             if stops:
@@ -145,6 +147,7 @@ class Trainer:
             "num_skipped": self.guard.num_skipped,
             "fingerprint": self.fingerprint.state(),
             "num_left_out": self.num_left_out,
+            "objectives": self.losses.objectives.state_dict(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -157,14 +160,17 @@ class Trainer:
             self.meter.table.zero_()
         self.guard.num_skipped = state["num_skipped"]
         self.num_left_out = state["num_left_out"]
+        # A run that began before there were others has none.
+        self.losses.objectives.load_state_dict(state.get("objectives", {}))
 
     def _count(self, batch: Batch, control: Control) -> StepCounts:
-        pieces, pixels = count_targets(batch, self.config.recon.target)
-        own = StepCounts(pieces, pixels, len(batch.key_hash_B), control.wants_stop(), control.wants_meeting())
+        targets = self.losses.num_targets(batch.cell_hidden_BN, batch.token_hidden_BT)
+        own = (*targets, len(batch.key_hash_B), control.wants_stop(), control.wants_meeting())
         # Whole numbers beyond 2^24 have no place in single precision.
         counts = torch.tensor(own, dtype=torch.float64, device=self.device)
         with self.clock.spending("communication") if num_workers() > 1 else contextlib.nullcontext():
-            return StepCounts._make(map(int, sum_over_workers(counts).tolist()))
+            *totals, records, stopping, meeting = map(int, sum_over_workers(counts).tolist())
+        return StepCounts(tuple(totals), records, stopping, meeting)
 
     def _update(self, step: Step, counts: StepCounts, feed: DeviceFeed) -> float:
         """One optimiser step; gives the gradient's norm before clipping."""
@@ -173,39 +179,46 @@ class Trainer:
             # Drawn from the position, so that a resumed run drops what the uninterrupted one would have.
             torch.manual_seed(int(draw(train.seed, self.step, rank())) >> 1)
         self.optimiser.zero_grad(set_to_none=True)
-        losses = []
+        losses, start = [], 0
+        in_parts = train.micro_batch_size is not None
+        meeting = meet(step.batch, train.seed, self.device, in_parts=in_parts) if self.losses.needs_peers else None
         for number, part in enumerate(step.parts):
+            peers = None if meeting is None else meeting.peers(start, part.num_records)
             # Gradients of the parts add up; workers exchange them with the last one.
             with contextlib.nullcontext() if number == len(step.parts) - 1 else self._without_exchange():
-                losses.append(self._backward(part, counts))
+                losses.append(self._backward(part, peers, counts))
+            start += part.num_records
         # Before the norm is read, which waits for a GPU to be done.
         feed.prefetch()
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), train.max_gradient_norm))
+        norm = float(nn.utils.clip_grad_norm_(self.losses.parameters(), train.max_gradient_norm))
         if math.isfinite(norm):
             self.guard.accept()
             self.meter.commit()
             for group in self.optimiser.param_groups:
                 group["lr"] = learning_rate_at(self.step, train)
             self.optimiser.step()
+            for objective in self.losses:
+                objective.after_step(self.model)
         else:
             self.meter.drop()
             self.guard.refuse(
-                self.step, step.batch, torch.cat(losses), norm, self.model.state_dict(), self._loss_settings()
+                self.step, step.batch, torch.cat(losses), norm, self.losses.state_dict(), self._loss_settings()
             )
         return norm
 
-    def _backward(self, part: Part, counts: StepCounts) -> Tensor:
+    def _backward(self, part: Part, peers: Peers | None, counts: StepCounts) -> Tensor:
         """Add the gradient of this part's share of the global batch's loss; gives the loss of each record, [B]."""
         weight = 1.0 if part.num_records else 0.0
-        inputs = part.inputs
         with autocast(self.device.type, self.config.train.precision):
-            logits_MV, reconstruction_B3HW = self._forward(*inputs[:6])
-        mlm = mlm_terms(logits_MV, inputs.token_ids_BT, inputs.token_hidden_BT, inputs.layout.hidden_token_M)
-        recon = recon_terms(reconstruction_B3HW, inputs.pixels_B3HW, inputs.cell_hidden_BN, self.config.recon.target)
+            terms: list[LossTerms] = self._forward(part.inputs, peers)
         if weight:
-            self.meter.add(mlm, recon, inputs.mode_B)
-        num_pieces, num_pixels = max(1, counts.pieces), max(1, counts.pixels)
-        loss_B = self.config.mlm.weight * mlm.sum_B / num_pieces + self.config.recon.weight * recon.sum_B / num_pixels
+            self.meter.add(terms, part.inputs.mode_B)
+        loss_B = torch.stack(
+            [
+                objective.weight * each.sum_B / max(1, num_targets)
+                for objective, each, num_targets in zip(self.losses, terms, counts.targets, strict=True)
+            ]
+        ).sum(0)
         # DDP averages gradients over workers; the loss is already divided by the global counts.
         (weight * loss_B.sum() * num_workers()).backward()
         return loss_B.detach() if weight else loss_B.detach()[:0]
@@ -220,9 +233,7 @@ class Trainer:
         return {
             "model": self.model.config.to_dict(),
             "precision": self.config.train.precision,
-            "mlm_weight": self.config.mlm.weight,
-            "recon_weight": self.config.recon.weight,
-            "recon_target": self.config.recon.target,
+            "config": self.config.model_dump(mode="json", include=set(PretrainConfig.model_fields)),
         }
 
     def _metrics(self, gradient_norm: float) -> dict[str, Any]:
@@ -232,7 +243,7 @@ class Trainer:
             "samples": samples,
             "epoch": samples / self.order.num_records,
             **self.fingerprint.read_and_reset(),
-            **self.meter.read_and_reset(self.config.mlm.weight, self.config.recon.weight),
+            **self.meter.read_and_reset(self.losses.weights),
             "learning_rate": learning_rate_at(self.step - 1, self.config.train),
             "gradient_norm": gradient_norm,
             "num_skipped_steps": self.guard.num_skipped,

@@ -28,7 +28,8 @@ def run(name: str, *flags: str) -> str:
     "name",
     [
         *("prepare", "feed", "memory", "trial_overhead", "trial_memory", "many_trials"),
-        *("search_efficiency", "rank_correlation", "interrupted_search"),
+        *("search_efficiency", "rank_correlation", "interrupted_search", "plan", "data_wait", "many_nodes"),
+        "small_pictures",
     ],
 )
 def test_each_says_what_it_measures(name: str) -> None:
@@ -42,6 +43,7 @@ def test_each_says_what_it_measures(name: str) -> None:
     [
         ("prepare", (), "efficiency"),
         ("feed", ("--ways", "bare,stream"), "summary"),
+        ("data_wait", (), "summary"),
         ("trial_overhead", (), "summary"),
         ("many_trials", (), "searches"),
         # A minute or more each.

@@ -115,3 +115,13 @@ def test_a_gain_that_is_taken_away_changes_no_gradient(name: str) -> None:
         gradients.append([parameter.grad for parameter in way.model.parameters()])
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_small_pictures_take_fewer_operations(tmp_path: Path) -> None:
+    out = tmp_path / "record.json"
+    said = run("small_pictures", "--rounds", "1", "--out", str(out))
+    record = json.loads(out.read_text())
+    assert said.startswith("| size |") and record["command"].startswith("python -m benchmarks.small_pictures ")
+    assert record["sizes"]["tiny"]["cells"] == [16, 4] and record["sizes"]["small"]["px"] == [112, 64]
+    assert all(each["gflop_ratio"] < 0.6 for each in record["sizes"].values())

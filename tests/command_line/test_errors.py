@@ -162,3 +162,17 @@ def answers_quickly(done: subprocess.CompletedProcess[str], code: int, line: str
     assert len(told) == (1 if line else 0) and (not line or told[0].startswith(line))
     loaded = {text.rpartition("|")[2].strip().partition(".")[0] for text in done.stderr.splitlines()}
     assert "mlim_ray" in loaded and not loaded & {"torch", "ray", "transformers", "rich"}
+
+
+def test_a_program_whose_output_is_read_no_further_says_nothing() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlim_ray.command_line.main", "recipes"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 141
+
+
+def test_another_broken_pipe_is_a_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(BrokenPipeError), plain_errors():
+        raise BrokenPipeError

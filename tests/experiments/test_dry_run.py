@@ -46,6 +46,13 @@ def one_size(request: pytest.FixtureRequest) -> Path:
     return path
 
 
+@pytest.fixture(params=[path for path in EXPERIMENTS if path.stem not in ("transfer", "compare_recipes")])
+def one_model(request: pytest.FixtureRequest) -> Path:
+    """An experiment whose models are all of the same parts, so that they can share a start."""
+    path: Path = request.param
+    return path
+
+
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Runs leave their results below the current folder: an empty one, so that nothing can hide."""
@@ -291,9 +298,9 @@ def earlier(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_source_is_to_be_split_by_the_tokenizer_of_the_run_that_is_started_from(
-    one_size: Path, prepared: Path, earlier: Path, capsys: pytest.CaptureFixture[str]
+    one_model: Path, prepared: Path, earlier: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main = load_main(one_size)
+    main = load_main(one_model)
     start = ["--init-from", str(earlier), "--model.size", "tiny", "--dry-run", "--json"]
     assert main(["--data", "generated:120", *start]) == 0
     config, lines, _ = plan_of(capsys.readouterr().out)
@@ -306,9 +313,9 @@ def test_a_source_is_to_be_split_by_the_tokenizer_of_the_run_that_is_started_fro
 
 
 def test_a_start_that_does_not_fit(
-    one_size: Path, prepared: Path, earlier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    one_model: Path, prepared: Path, earlier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main = load_main(one_size)
+    main = load_main(one_model)
     start = ("--init-from", str(earlier), "--data", "generated:120", "--model.size")
     line = refused(capsys, main, *start, "base")
     assert line.startswith(f"--init-from {earlier}: its model is of size tiny") and "use --model.size tiny" in line
@@ -324,12 +331,12 @@ def test_a_start_that_does_not_fit(
 
 
 def test_what_is_started_from_is_not_overwritten(
-    experiment: Path, earlier: Path, capsys: pytest.CaptureFixture[str]
+    one_model: Path, earlier: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (earlier / "config.yaml").write_text("{}\n")
     for start in (earlier, earlier / "model"):
         flags = ("--init-from", str(start), "--out", f"{earlier}/", "--overwrite", "--data", "generated:120")
-        line = refused(capsys, load_main(experiment), *flags)
+        line = refused(capsys, load_main(one_model), *flags)
         assert line.startswith(f"--init-from: {start} lies in --out {earlier}/, which --overwrite would remove")
 
 

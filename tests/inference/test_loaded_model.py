@@ -15,15 +15,13 @@ from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
 import mlim_ray
-from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.preprocessing import to_pixels
 from mlim_ray.data.records import Records
 from mlim_ray.evaluation.showing import Shown, encode_pooled
 from mlim_ray.inference import LoadedModel
-from mlim_ray.training.export import export_model
-from tests.builders import IMAGE_SIZE, NUM_CELLS, make_model, word_rows
+from tests.builders import IMAGE_SIZE, NUM_CELLS, word_rows
 from tests.data.pictures import noise
-from tests.prepared_sets import write_unfilled
+from tests.exported_runs import write_exported_run
 
 TEXTS = ["red striped bowl", "blue mug", "a green lamp of wood"]
 PICTURES = [np.asarray(noise(*size)) for size in ((40, 30), (20, 20), (64, 64))]
@@ -31,11 +29,7 @@ PICTURES = [np.asarray(noise(*size)) for size in ((40, 30), (20, 20), (64, 64))]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    prepared = PreparedSet.open(str(write_unfilled(folder / "set", "generated:200", IMAGE_SIZE, vocabulary_size=250)))
-    model = make_model(vocab_size=prepared.tokenizer().vocab_size, max_tokens=prepared.manifest.text.max_tokens)
-    export_model(model, prepared, str(folder / "model"))
-    return folder
+    return write_exported_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")
@@ -145,9 +139,9 @@ def test_a_picture_is_painted_from_what_is_shown_alone(loaded: LoadedModel, thei
 
 
 def test_a_share_hides_so_many_cells_by_its_seed(loaded: LoadedModel) -> None:
-    chosen = [loaded._hidden_cells(ratio, 0) for ratio in (0.0, 0.25, 0.5, 1.0)]
+    chosen = [loaded.hidden_cells(ratio, 0) for ratio in (0.0, 0.25, 0.5, 1.0)]
     assert [cells.sum() for cells in chosen] == [0, NUM_CELLS // 4, NUM_CELLS // 2, NUM_CELLS]
-    assert (chosen[2] != loaded._hidden_cells(0.5, 1)).any()
+    assert (chosen[2] != loaded.hidden_cells(0.5, 1)).any()
     (one, two) = (np.asarray(loaded.reconstruct(PICTURES[0], hidden=0.5, seed=3)) for _ in range(2))
     np.testing.assert_array_equal(one, two)
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,14 @@ from tests.pipelines.test_pretrain import start
 
 BUDGET_S = 600.0
 CHECKPOINT_EVERY = 10
-NUM_STEPS = 75
+NUM_STEPS = 90
 
 
 def flags_of(data: str, num_steps: int) -> list[str]:
     """What a run is started with that writes every step down and saves often."""
     return [
         *("--data", data, "--prepare.vocabulary-size", "200", "--no-dashboard", "--json"),
-        *("--train.batch-size", "128", "--train.log-every-steps", "1"),
+        *("--train.batch-size", "64", "--train.log-every-steps", "1"),
         *("--train.checkpoint-every-steps", str(CHECKPOINT_EVERY), "--steps", str(num_steps)),
         *("--probe.num-records", "16", "--probe.linear-train-records", "50"),
     ]
@@ -63,6 +64,8 @@ class FaultyRun:
     """of all drivers so far"""
     error: str = ""
     """what the last driver said on standard error"""
+    budget_s: float = BUDGET_S
+    """the longest that any wait for it takes"""
 
     def __post_init__(self) -> None:
         self.run = self.folder / "runs" / self.name
@@ -91,10 +94,10 @@ class FaultyRun:
         path = self.run / "restarts.jsonl"
         return [json.loads(line)["failed"] for line in path.read_text().splitlines()] if path.exists() else []
 
-    def wait_for(self, due: Callable[[], bool], budget_s: float = BUDGET_S) -> None:
+    def wait_for(self, due: Callable[[], bool]) -> None:
         """Until `due`, which must come before the driver ends."""
         tick = threading.Event()
-        for _ in range(int(budget_s * 50)):
+        for _ in range(int(self.budget_s * 50)):
             if self.process.poll() is not None or due():
                 break
             tick.wait(0.02)
@@ -155,7 +158,7 @@ class FaultyRun:
     def leave(self) -> str:
         """The driver's output once it has ended, and all that it started with it."""
         try:
-            stdout, stderr = self.process.communicate(timeout=BUDGET_S)
+            stdout, stderr = self.process.communicate(timeout=self.budget_s)
         except subprocess.TimeoutExpired:
             self.end()
             raise
@@ -212,6 +215,18 @@ def _driver_and_worker(run: FaultyRun) -> Hit:
     return lambda: (run.process.kill(), worker.kill())
 
 
+def _all_at_once(run: FaultyRun) -> Hit:
+    below = run.below()
+
+    def hit() -> None:
+        for victim in (run.process, *below):
+            # Some end with those before them.
+            with suppress(psutil.NoSuchProcess):
+                victim.kill()
+
+    return hit
+
+
 def _hang(run: FaultyRun) -> Hit:
     worker = run.worker(1)
     return worker.suspend
@@ -224,6 +239,7 @@ FAULTS: dict[str, Callable[[FaultyRun], Hit]] = {
     "kill -9 of the controller": lambda run: run.below(CONTROLLER)[0].kill,
     "kill -9 of the driver": lambda run: run.process.kill,
     "kill -9 of the driver and a worker": _driver_and_worker,
+    "kill -9 of the driver and all below": _all_at_once,
     "SIGSTOP of worker 1": _hang,
 }
 """Each by its name: looks for its victims, and gives what is done to them. A killed driver is resumed."""
@@ -246,9 +262,13 @@ class Account:
         }
         for blow in run.blows:
             around = range(blow.step - blow.steps_redone, blow.step + 2)
-            row = self.rows.setdefault(blow.fault, [0, 0, 0, 0])
-            for place, number in enumerate((1, 1, sum(lost.get(step, 0) for step in around), blow.steps_redone)):
-                row[place] += number
+            self.add(blow.fault, blow.steps_redone, sum(lost.get(step, 0) for step in around))
+
+    def add(self, fault: str, steps_redone: int, records_lost: int = 0) -> None:
+        """Take in one fault more that a run survived."""
+        row = self.rows.setdefault(fault, [0, 0, 0, 0])
+        for place, number in enumerate((1, 1, records_lost, steps_redone)):
+            row[place] += number
 
     def table(self) -> list[str]:
         """One line a fault."""

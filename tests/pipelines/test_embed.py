@@ -15,10 +15,11 @@ from mlim_ray.config.embed import EmbedConfig
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data.result_set import ResultManifest, read_result_manifest
 from mlim_ray.data.sources import resolve_prepare_config
+from mlim_ray.evaluation.embedding import COLUMN_OF
 from mlim_ray.evaluation.showing import SHOWN, encode_pooled
 from mlim_ray.pipelines.actor_map import ActorPlan, ModelWork, map_on_actors
 from mlim_ray.pipelines.cluster import Cluster
-from mlim_ray.pipelines.embed import COLUMN_OF, embed, embed_job
+from mlim_ray.pipelines.embed import embed, embed_job
 from mlim_ray.pipelines.preparation import TooManyRejected
 from mlim_ray.pipelines.prepare import prepare
 from mlim_ray.training.loaded_run import LoadedRun, load_run
@@ -123,6 +124,18 @@ def test_embeddings_can_be_short_and_of_half_the_size(tmp_path: Path, run: Loade
         states = np.array(whole[column].to_pylist())
         expected = states / np.linalg.norm(states, axis=1, keepdims=True)
         np.testing.assert_allclose(np.array(half[column].to_pylist(), np.float32), expected, atol=1e-3)
+
+
+def test_parts_are_the_same_by_way_of_however_many_files(
+    tmp_path: Path, run: LoadedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_source(tmp_path / "a.parquet", 150)
+    monkeypatch.setattr("mlim_ray.pipelines.result_job._PART_BYTES", 8_000)
+    manifest = embedded(run, source, tmp_path / "direct")
+    assert len(manifest.parts) > 4
+    monkeypatch.setattr("mlim_ray.data.shuffle.ENOUGH_CELLS", 0)
+    embedded(run, source, tmp_path / "regrouped")
+    assert contents(tmp_path / "direct") == contents(tmp_path / "regrouped")
 
 
 def test_the_same_again_is_there_already_and_anything_else_is_refused(tmp_path: Path, run: LoadedRun) -> None:

@@ -11,7 +11,7 @@ from mlim_ray.training.checkpoint import CheckpointStore
 from mlim_ray.training.metrics import read_metrics
 from tests.builders import timeless
 from tests.object_store import ObjectStore
-from tests.pipelines.faulty_runs import FLAGS, FaultyRun
+from tests.pipelines.faulty_runs import ACCOUNT, FLAGS, FaultyRun
 from tests.pipelines.test_pretrain import start, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.torture, pytest.mark.timeout(1_800)]
@@ -37,3 +37,4 @@ def test_a_run_outlives_an_object_store_that_is_away(
     finally:
         process.kill()
     assert timeless(read_metrics(run)) == undisturbed.lines()
+    ACCOUNT.add("the object store is away for 20 s", 0)

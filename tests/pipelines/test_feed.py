@@ -20,6 +20,7 @@ from mlim_ray.pipelines import feed as feed_module
 from mlim_ray.pipelines.feed import put_resident, resident_bytes, stream_batches
 from mlim_ray.training import stream as stream_module
 from mlim_ray.training.batch import Batch, Masking
+from mlim_ray.training.resolution import Stage
 from mlim_ray.training.stream import ShardReader, read_groups, resident_batches, stream_order
 from tests.prepared_sets import MAX_TOKENS, SIZE, damage, source_records, write_prepared
 
@@ -96,6 +97,23 @@ def test_resident_records_are_the_split_decoded_once_in_tasks(
     check_equal(list(resident), expected_batches(reader, 30, 40))
 
 
+def test_tasks_shrink_pictures_and_begin_anew_where_their_size_changes(
+    prepared: PreparedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first change lies within a chunk and so does the start; the last steps have full pictures.
+    stages = (Stage(9, 4, 4), Stage(30, 9, 6))
+    reader = replace(reader_of(prepared, 0, 2, batch_size=50, num_lanes=6), masking=MASKING._replace(stages=stages))
+    assert reader.order.chunk_steps == 7
+    with monkeypatch.context() as patch:
+        patch.setattr(stream_module, "decode_into", forbid)
+        patch.setattr(stream_module, "make_batch", forbid)
+        streamed = list(stream_batches(reader, 5, 40))
+    assert [batch.pixels_BHW3.shape[1] for batch in streamed] == [4] * 4 + [6] * 21 + [8] * 10
+    check_equal(streamed, expected_batches(reader, 5, 40))
+    resident = resident_batches(read_groups(prepared, range(35)), reader.order, reader.masking, reader.lanes, 5, 40)
+    check_equal(streamed, list(resident))
+
+
 def test_a_worker_without_rows_in_a_step_gets_an_empty_batch(tmp_path_factory: pytest.TempPathFactory) -> None:
     tiny = write_prepared(tmp_path_factory.mktemp("tiny"), source_records(5))
     by_rank = []
@@ -106,6 +124,8 @@ def test_a_worker_without_rows_in_a_step_gets_an_empty_batch(tmp_path_factory: p
     sizes = np.array([[len(batch.key_hash_B) for batch in batches] for batches in by_rank])
     np.testing.assert_array_equal(sizes.sum(0), [2, 2, 1, 2, 2, 1])
     assert (sizes == 0).any(1).all()
+    growing = replace(reader, masking=MASKING._replace(stages=(Stage(3, 4, 4),)))
+    check_equal(list(stream_batches(growing, 0, 6)), expected_batches(growing, 0, 6))
     joined = [Batch(*map(np.concatenate, zip(*parts, strict=True))) for parts in zip(*by_rank, strict=True)]
     check_equal(joined, expected_batches(reader_of(tiny, 0, 1, batch_size=2, num_lanes=4), 0, 6))
 

@@ -90,6 +90,7 @@ def test_the_source_was_split_by_the_earlier_tokenizer(first: Path, second: Path
 def test_all_trials_of_a_search_start_with_the_earlier_weights(folder: Path, first: Path) -> None:
     flags = [*FLAGS, "--data", "generated:400", "--init-from", "runs/first", "--trials", "3"]
     flags += ["--max-samples", "200", "--search.num-rungs", "1", "--search.max-concurrent-trials", "1"]
+    flags += ["--confirm", "false"]
     finish(start(folder, *flags, "--out", "runs/search", experiment="tune_mam"))
     search, before = folder / "runs" / "search", read_metrics(str(first))
     for trial in range(3):
@@ -106,16 +107,6 @@ def test_a_set_of_another_vocabulary_is_refused_before_anything_starts(folder: P
     )
     assert line.endswith("mlim-ray prepare --tokenizer runs/first/model")
     assert not (folder / "runs" / "refused").exists()
-
-
-def test_diff_tells_two_runs_of_different_seeds_apart(
-    folder: Path, first: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    flags = ["--data", "generated:400", "--steps", str(NUM_STEPS), "--seed", "1", "--out", "runs/seed"]
-    finish(start(folder, *FLAGS, *flags))
-    found = diff(capsys, first, folder / "runs" / "seed")
-    assert found["first_steps"] == {"config": 0, "data": 2, "loss": 2} and found["same_set"]
-    assert [(knob["knob"], knob["a"], knob["b"]) for knob in found["knobs"]] == [("train.seed", 0, 1)]
 
 
 def test_diff_tells_of_other_data_and_another_start(

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mlim_ray.training.run_folder import RunFolder
 from tests.experiments.loading import EXPERIMENTS, run_main
@@ -49,3 +50,32 @@ def test_a_comparison_and_its_resumption(
     assert times == {name: cells[name].stat().st_mtime_ns for name in times}
     assert before == {name: path.read_text() for name, path in cells.items()}
     assert json.loads((run / "evaluation.json").read_text()) == result
+
+
+def test_the_papers_arms_with_itm_join(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    main = run_main(next(path for path in EXPERIMENTS if path.stem == "modality_dropout"))
+    starts = ["--starts.arms", "recon,itm,recon+itm", "--pairs.from-scratch", "false"]
+    assert main([*FLAGS, *starts, "--out", "run"]) == 0
+    summary = json.loads(capfd.readouterr().out.splitlines()[-1])
+    names = ["pre-trained", "MLM and ITM", "MLM and RECON and ITM"]
+    assert [arm["arm"]["start"] for arm in summary["pairs"]["arms"][::2]] == names
+    effects = summary["pairs"]["start_effects"]
+    assert [(one["start"], one["modality_dropout"]) for one in effects] == [
+        (name, dropout) for name in names[1:] for dropout in (False, True)
+    ]
+    assert sum("against pre-trained" in sentence for sentence in summary["verdict"]) == 4
+    for name, losses in (
+        ("pretrain", {"mlm", "recon"}),
+        ("pretrain-MLM-and-ITM", {"mlm", "recon", "itm"}),
+        ("pretrain-MLM-and-RECON-and-ITM", {"mlm", "recon", "itm"}),
+    ):
+        run = tmp_path / "run" / f"{name}-seed-1"
+        line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+        logged = {entry.removeprefix("loss/") for entry in line if entry.startswith("loss/") and entry.count("/") == 1}
+        assert logged == losses | {"total"}
+        detached = yaml.safe_load((run / "config.yaml").read_text())["recon"]["detached"]
+        assert detached == (name == "pretrain-MLM-and-ITM")

@@ -15,12 +15,13 @@ from PIL import Image
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data.cleaning import CleaningRules
 from mlim_ray.data.prepared import PreparedSet
+from mlim_ray.data.shuffle import Shuffle
 from mlim_ray.data.sources import open_source, resolve_prepare_config
 from mlim_ray.data.summary import PrepareSummary
 from mlim_ray.pipelines.ordered_map import map_in_order
 from mlim_ray.pipelines.preparation import TooManyRejected
 from mlim_ray.pipelines.prepare import prepare
-from mlim_ray.pipelines.prepare_tasks import CleanSlice
+from mlim_ray.pipelines.prepare_tasks import CleanSlice, Regroup
 from tests.data.hostile import HOSTILE_COLUMNS, write_hostile_parquet
 from tests.data.pictures import encoded, noise
 from tests.data.rejected import rejected_pictures
@@ -145,7 +146,7 @@ def test_the_first_record_of_a_key_wins_and_other_splits_are_said(tmp_path: Path
     assert {"key": "k0", "text": "shirt number 0"} in texts
 
 
-def test_the_set_is_the_same_whatever_the_order_of_the_work(tmp_path: Path) -> None:
+def test_the_set_is_the_same_whatever_the_order_of_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = {i: {"image": b"x"} for i in range(0, 6_000, 97)} | {50: {"id": "k7"}}
     source = str(write_source(tmp_path / "a.parquet", 6_000, bad))
     # Other work on the machine changes which task runs when, and with what.
@@ -154,6 +155,10 @@ def test_the_set_is_the_same_whatever_the_order_of_the_work(tmp_path: Path) -> N
     ray.cancel(busy, force=True)
     second = prepare(source, str(tmp_path / "two"), configured())
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    # Nor does it matter by way of how many files the records went.
+    monkeypatch.setattr("mlim_ray.data.shuffle.ENOUGH_CELLS", 0)
+    prepare(source, str(tmp_path / "three"), configured())
+    assert contents(tmp_path / "one") == contents(tmp_path / "three")
     assert first.accepted == second.accepted and first.duplicates == 1
     check_accounts(first)
     hashes = PreparedSet.open(first.out).read("train", ["key_hash"])["key_hash"].to_numpy()
@@ -301,14 +306,24 @@ def test_leftovers_of_a_killed_run_are_replaced(tmp_path: Path) -> None:
     assert contents(tmp_path / "two") == contents(Path(reference.out))
 
 
-@pytest.mark.parametrize("damaged", ["slice-000000.cells", "slice-000000.json"])
+@pytest.mark.parametrize(
+    "damaged",
+    ["slice-000000.cells", "slice-000000.json", "group-00000-range-00000.cells", "piece-00000000.json"],
+)
 @pytest.mark.parametrize("left", [None, 0, 40, "zeros"])
-def test_what_a_power_cut_has_damaged_is_made_again(tmp_path: Path, damaged: str, left: int | str | None) -> None:
+def test_what_a_power_cut_has_damaged_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: str, left: int | str | None
+) -> None:
     config = configured()
     source = open_source(str(write_source(tmp_path / "a.parquet", 60)), config)
     rules = CleaningRules.of(config, has_split=True)
     staging = tmp_path / "staging"
-    work = CleanSlice(source, source.slices(), rules, str(staging), 3, keeps_rejected=False, counts_words=True)
+    monkeypatch.setattr("mlim_ray.data.shuffle.ENOUGH_CELLS", 2)
+    shuffle = Shuffle.plan(str(staging), 1, 3)
+    assert shuffle.num_pieces == 2
+    clean = CleanSlice(source, source.slices(), rules, shuffle, keeps_rejected=False, counts_words=True)
+    work = clean if damaged.startswith("slice") else Regroup(shuffle)
+    clean(0)
     result, before = work(0), contents(staging)
     content = (staging / damaged).read_bytes()
     (staging / damaged).unlink()
@@ -322,9 +337,8 @@ def test_what_is_whole_is_not_made_again(tmp_path: Path) -> None:
     path = write_source(tmp_path / "a.parquet", 60)
     source = open_source(str(path), config)
     rules = CleaningRules.of(config, has_split=True)
-    work = CleanSlice(
-        source, source.slices(), rules, str(tmp_path / "staging"), 3, keeps_rejected=False, counts_words=True
-    )
+    shuffle = Shuffle.plan(str(tmp_path / "staging"), 1, 3)
+    work = CleanSlice(source, source.slices(), rules, shuffle, keeps_rejected=False, counts_words=True)
     result = work(0)
     path.unlink()
     assert work(0) == result

@@ -58,7 +58,7 @@ def begin_upload(path: str) -> None:
 
 
 def test_policy_janitor_and_damage_are_as_on_disk(bucket: str) -> None:
-    store = CheckpointStore(f"{bucket}/run/checkpoints", CheckpointPolicy(2, "loss/total", 4))
+    store = CheckpointStore(f"{bucket}/run/checkpoints", CheckpointPolicy(2, "loss/total", (4,)))
     assert store.latest() == (None, []) and store.clean() == 0
     with CheckpointWriter(store) as writer:
         for step in range(1, 8):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 from pathlib import Path
 from typing import Any
 
+import lance
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +17,7 @@ from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data import storage
 from mlim_ray.data.cleaning import CleaningRules, clean
 from mlim_ray.data.prepared import PreparedSet
+from mlim_ray.data.s3.client import client
 from mlim_ray.data.sources import Source, open_source, resolve_prepare_config
 from mlim_ray.pipelines.prepare import prepare
 from tests.data.pictures import encoded, noise
@@ -68,6 +72,36 @@ def test_a_source_in_s3_gives_the_same_records_as_on_disk(form: str, bucket: str
     changed = max(storage.list_files(target), key=lambda file: file.relative.endswith((".png", ".tar", ".tar.gz")))
     storage.write_bytes_atomically(changed.path, storage.read_bytes(changed.path) + b"\0" * 512)
     assert opened(place, **knobs)[0].identity != before
+
+
+def test_a_lance_dataset_in_s3_gives_the_same_records_as_on_disk(
+    bucket: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"image": item.picture, **item.fields()} for item in some_items(40)]
+    place = tmp_path / "items.lance"
+    lance.write_dataset(pa.Table.from_pylist(rows), place, max_rows_per_file=15).delete("id = 'k7'")
+    local, config = opened(str(place))
+    remote, _ = opened(upload(place, storage.join(bucket, "lance", "items.lance")))
+    assert remote.format == "Lance" and remote.columns == local.columns
+    found = outcome(remote, config)
+    assert len(found[0]) == 39 and found == outcome(local, config)
+    assert [entry[:2] for entry in remote.identity] == [entry[:2] for entry in local.identity]
+    for secret in (os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]):
+        assert secret.encode() not in pickle.dumps(remote)
+        assert secret not in "".join(capfd.readouterr())
+
+
+def test_a_lance_dataset_whose_server_is_gone_is_not_called_damaged(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"image": item.picture, **item.fields()} for item in some_items(4)]
+    lance.write_dataset(pa.Table.from_pylist(rows), tmp_path / "items.lance")
+    source, _ = opened(upload(tmp_path / "items.lance", storage.join(bucket, "lance", "gone.lance")))
+    monkeypatch.setenv("MLIM_RAY_S3_RETRY_S", "1")
+    monkeypatch.setattr(type(client()), "endpoint", "http://somebody:password@127.0.0.1:9")
+    with pytest.raises(storage.StorageError, match=r"cannot read .*gone.lance: .* S3 error") as raised:
+        list(source.read(source.slices()[0]))
+    assert "password" not in str(raised.value)
 
 
 @pytest.mark.usefixtures("local_ray")

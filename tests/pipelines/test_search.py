@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from optuna.trial import TrialState
 from mlim_ray.config import SearchRunConfig
 from mlim_ray.config.files import parse_config
 from mlim_ray.pipelines.search.space import REFERENCES
-from tests.pipelines.search_runs import ROOT, SearchRun
+from tests.pipelines.search_runs import ROOT, SMALL, SearchRun
 
 pytestmark = pytest.mark.cluster
 
@@ -122,8 +124,9 @@ def test_a_search_that_is_stopped_and_killed_ends_as_if_it_had_not_been(
         # Within the search, and within its confirmation.
         for kind in ("search", "confirmation"):
             run.resume().wait_for(lambda kind=kind: len(run.trials(kind)) > 3 and run.trials(kind)[-1].state.value == 0)
-            second = SearchRun(tmp_path, run.out).resume()
-            assert second.refused().startswith(f"{run.out} is in use by process {run.driver.pid} on ")
+            if kind == "search":
+                second = SearchRun(tmp_path, run.out).resume()
+                assert second.refused().startswith(f"{run.out} is in use by process {run.driver.pid} on ")
             run.kill()
             assert [trial.state for trial in run.trials(kind)].count(TrialState.RUNNING) <= 1
         run.resume().finish()
@@ -164,3 +167,31 @@ def test_the_benchmark_tells_whether_the_first_rung_ranks_trials_as_the_last(
     first, last = (np.argsort(np.argsort([values[at(values)] for values in whole])) for at in (min, max))
     assert found["spearman"] == pytest.approx(np.corrcoef(first, last)[0, 1])
     assert -1 <= found["interval"][0] <= found["spearman"] <= found["interval"][1] <= 1
+
+
+def test_a_search_for_two_scores_ends_with_their_front_and_a_confirmed_leader(
+    undisturbed_search: SearchRun, tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed_search.folder / "prepared", tmp_path / "prepared")
+    run = SearchRun(tmp_path, str(tmp_path / "two-scores"), SMALL)
+    try:
+        summary = run.start(
+            *("--score", "mlm,0.5*recon+0.5*probe", "--trials", "6", "--confirm", "true", "--search.num-rungs", "2"),
+            *("--search.num-confirm-seeds", "2"),
+        ).finish()
+    finally:
+        run.end()
+    whole = {trial.number: trial.values for trial in run.trials() if trial.state == TrialState.COMPLETE}
+    assert all(len(values) == 2 for values in whole.values()) and len(whole) >= 4
+
+    def is_beaten(values: list[float]) -> bool:
+        return any(other != values and all(np.less_equal(other, values)) for other in whole.values())
+
+    front = {number for number, values in whole.items() if not is_beaten(values)}
+    verdict = " ".join(json.loads((tmp_path / "two-scores" / "evaluation.json").read_text())["verdict"])
+    told = re.search(r"Trials? ([\d, ]+) (?:is|are) on the front", verdict)
+    assert told is not None and {int(number) for number in told[1].split(",")} == front, verdict
+    rows = {row["trial"]: row for row in summary["trials"]}
+    assert all(rows[number]["score"] == pytest.approx(sum(values) / 2) for number, values in whole.items())
+    assert summary["best"]["trial"] == summary["confirmation"]["arms"][0]["trial"]
+    assert "front-0" in (tmp_path / "two-scores" / "report.html").read_text()

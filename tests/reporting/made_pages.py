@@ -12,7 +12,10 @@ import numpy as np
 from PIL import Image
 
 from mlim_ray.evaluation.pictures import Guess, ReconstructionRow, TitlePiece
-from mlim_ray.reporting import Command, Search, render_run_page, render_search_page
+from mlim_ray.reporting.figures import Command
+from mlim_ray.reporting.run_page import render_run_page
+from mlim_ray.reporting.search_figures import Search
+from mlim_ray.reporting.search_page import render_search_page
 
 HOSTILE = '</script><script>alert("1")</script><img src=x onerror=alert(1)> {{ 7 * 7 }} "\'&'
 LINEAR = {

@@ -7,7 +7,7 @@ import re
 import pytest
 from plotly.offline import get_plotlyjs
 
-from mlim_ray.reporting import Command
+from mlim_ray.reporting.figures import Command
 from tests.reporting.made_pages import (
     ENVIRONMENT,
     HOSTILE,

@@ -138,3 +138,20 @@ def test_the_data_wait_share_is_weighted_by_time_and_survives_a_resume() -> None
     # After a resume the clock starts anew.
     assert data_wait_ratio([line(30, 0.0), line(10, 0.4)]) == pytest.approx(0.1)
     assert data_wait_ratio([]) is None
+
+
+def scores_at(step: int, mlm: float) -> dict[str, Any]:
+    entries = (("partner probe", "MLM", mlm, False), ("linear probe", "picture only", 1.0 - mlm, True))
+    names = ("task", "name", "value", "higher")
+    return {"step": step, "failed": None, "scores": [dict(zip(names, entry, strict=True)) for entry in entries]}
+
+
+def test_a_run_that_was_measured_while_it_trained_shows_every_step() -> None:
+    by_step = [scores_at(500, 0.71), {"step": 1_000, "failed": "out of <memory>", "scores": []}, scores_at(2_000, 0.53)]
+    page = Page(run_page(evaluation=evaluation(by_step=by_step)))
+    assert "While it trained" in page.text
+    assert "linear probe picture only higher 0.29 0.47" in page.text
+    assert "Step 1,000 could not be evaluated: out of <memory>" in page.text
+    (series,) = page.charts()["steps-partner-probe"]["data"]
+    assert (series["x"], series["y"]) == ([500, 2_000], [0.71, 0.53])
+    assert "While it trained" not in Page(run_page()).text

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from mlim_ray.evaluation.pictures import ReconstructionRow
-from mlim_ray.reporting import Search, judge
 from mlim_ray.reporting.interval_chart import arms_chart, differences_chart
 from mlim_ray.reporting.parallel_coordinates import parallel_coordinates
+from mlim_ray.reporting.search_figures import Search
+from mlim_ray.reporting.verdict import judge
 from tests.reporting.made_pages import (
     BEST_YAML,
     COMMANDS,

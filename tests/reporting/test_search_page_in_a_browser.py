@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mlim_ray.reporting import Search
+from mlim_ray.reporting.search_figures import Search
 from tests.reporting.made_pages import IMPORTANCE, confirmation, many_trials, search, search_page, trials
 
 pytestmark = pytest.mark.slow

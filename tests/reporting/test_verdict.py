@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from mlim_ray.reporting import Search, judge
+from mlim_ray.reporting.search_figures import Search
+from mlim_ray.reporting.verdict import judge
 from tests.reporting.made_pages import arm, confirmation, evaluation, search, trial, trials, undecided, with_accuracy
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -101,7 +100,6 @@ class Death:
             for name in ("write_bytes_atomically", "remove", "remove_empty_folder", "abort_unfinished_uploads"):
                 patch.setattr(storage, name, self.around(name, getattr(storage, name)))
             patch.setattr(storage, "os", _System(self))
-            patch.setattr(storage, "open", self._open, raising=False)
             yield
 
     def around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -118,28 +116,19 @@ class Death:
 
         return call
 
-    def _open(self, path: str, mode: str) -> Any:
-        return _HalfWritten(self, path, mode) if "w" in mode else open(path, mode)
-
-
-class _HalfWritten(io.FileIO):
-    """A file with a point in the middle of each write."""
-
-    def __init__(self, death: Death, path: str, mode: str) -> None:
-        super().__init__(path, mode)
-        self._death = death
-
-    def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]
-        half = super().write(data[: len(data) // 2])
-        self._death.point("half a file")
-        return half + super().write(data[half:])
-
 
 class _System:
     """The module `os`, as the storage layer sees it."""
 
     def __init__(self, death: Death) -> None:
         self._death = death
+
+    def writev(self, descriptor: int, parts: list[memoryview]) -> int:
+        """With a point in the middle of the first part."""
+        half = len(parts[0]) // 2
+        written = os.write(descriptor, parts[0][:half])
+        self._death.point("half a file")
+        return written + os.writev(descriptor, [parts[0][half:], *parts[1:]])
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(os, name)

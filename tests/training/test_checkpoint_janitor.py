@@ -46,7 +46,7 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("user"), st.sampled_from(range(len(NOT_OURS)))),
 )
 POLICIES = st.builds(
-    CheckpointPolicy, st.integers(1, 3), st.sampled_from([None, "loss/total"]), st.sampled_from([0, 2, 3])
+    CheckpointPolicy, st.integers(1, 3), st.sampled_from([None, "loss/total"]), st.sampled_from([(), (2,), (3,)])
 )
 
 

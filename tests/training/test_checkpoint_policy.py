@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from mlim_ray.config import PretrainConfig, TrainConfig
+from mlim_ray.config import PretrainConfig, SearchRunConfig, TrainConfig
+from mlim_ray.config.compare import CompareRunConfig
+from mlim_ray.config.in_run import InRunConfig
+from mlim_ray.config.pairs_run import PairsRunConfig
 from mlim_ray.training.checkpoint import CheckpointStore
 from mlim_ray.training.checkpoint_manifest import CheckpointEntry
 from mlim_ray.training.checkpoint_policy import CheckpointPolicy
@@ -20,7 +23,7 @@ from tests.training.checkpoints import assert_nothing_else, save
 
 
 def test_the_best_is_kept_beside_the_last_ones_and_the_manifest_says_why(tmp_path: Path) -> None:
-    store = CheckpointStore(str(tmp_path), CheckpointPolicy(num_kept=2, best_by="loss/total", every_steps=40))
+    store = CheckpointStore(str(tmp_path), CheckpointPolicy(num_kept=2, best_by="loss/total", every_steps=(40,)))
     scores = {10: 5.0, 20: 3.0, 30: 4.0, 40: 3.5, 50: 3.0, 60: 4.5, 70: 2.0, 80: 2.5, 90: 9.0, 100: None}
     kept = {}
     for step, score in scores.items():
@@ -44,7 +47,7 @@ STEPS = st.dictionaries(
 def test_what_is_kept_is_what_the_policy_says(
     scores: dict[int, float | None], num_kept: int, every_steps: int, by_score: bool
 ) -> None:
-    policy = CheckpointPolicy(num_kept, "loss/total" if by_score else None, every_steps)
+    policy = CheckpointPolicy(num_kept, "loss/total" if by_score else None, (every_steps,) if every_steps else ())
     entries = [CheckpointEntry(step=step, score=score, files={}) for step, score in scores.items()]
     chosen = {entry.step: entry for entry in policy.choose(entries)}
     assert list(chosen) == sorted(chosen)
@@ -68,8 +71,25 @@ def with_train(**train: Any) -> PretrainConfig:
 
 def test_the_config_decides() -> None:
     config = with_train(num_checkpoints_kept=3, keep_best="loss/mlm/text_heavy", keep_every_steps=1_000)
-    assert CheckpointPolicy.of(config) == CheckpointPolicy(3, "loss/mlm/text_heavy", 1_000)
+    assert CheckpointPolicy.of(config) == CheckpointPolicy(3, "loss/mlm/text_heavy", (1_000,))
     assert CheckpointPolicy.of(PretrainConfig()) == CheckpointPolicy()
+
+
+def test_what_is_measured_while_training_is_kept_too() -> None:
+    measured = with_train(keep_every_steps=1_000).model_copy(update={"evaluate": InRunConfig(every_steps=1_500)})
+    entries = [CheckpointEntry(step=step, score=None, files={}) for step in range(500, 4_001, 500)]
+    kept = [entry.step for entry in CheckpointPolicy.of(measured).choose(entries)]
+    assert kept == [1_000, 1_500, 2_000, 3_000, 3_500, 4_000]
+
+
+def test_only_what_is_written_can_be_measured_and_only_a_single_run_is() -> None:
+    with pytest.raises(ValidationError, match="evaluate.every_steps is 700, expected 0 or a multiple of .*500"):
+        PretrainConfig(evaluate=InRunConfig(every_steps=700))
+    with pytest.raises(ValidationError, match="evaluate.tasks is retrieval and evaluate.every_steps is 0; say how"):
+        PretrainConfig(evaluate=InRunConfig(tasks=("retrieval",)))
+    for experiment in (SearchRunConfig, CompareRunConfig, PairsRunConfig):
+        with pytest.raises(ValidationError, match="evaluate.every_steps is 500, expected 0: only .*pretrain.py"):
+            experiment(evaluate=InRunConfig(every_steps=500))
 
 
 def test_a_loss_that_the_run_does_not_log_is_refused_naming_those_it_does() -> None:

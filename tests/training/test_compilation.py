@@ -21,7 +21,8 @@ from tests.builders import make_config, make_masking, make_model, make_order, ma
 
 def learn(compiles, precision):
     train = {"num_steps": 4, "log_every_steps": 1, "compile": compiles, "precision": precision}
-    config = make_config(train=train)
+    # The code serves both grids.
+    config = make_config(train=train, resolution={"start_ratio": 0.5, "small_steps_ratio": 0.5})
     order = make_order(config, 50)
     trainer, lines = Trainer(make_model(), config, order), []
     batches = resident_batches(make_records(50), order, make_masking(config), range(order.num_lanes), 0, 4)

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlim_ray.objectives import mlm_terms, recon_terms
+from mlim_ray.objectives import Losses, mlm_terms, recon_terms
 from mlim_ray.training.batch import make_batch
-from mlim_ray.training.parts import count_targets, split_batch
+from mlim_ray.training.parts import split_batch
 from mlim_ray.training.stream import resident_batches
 from mlim_ray.training.tensors import to_tensors
 from mlim_ray.training.trainer import Trainer
@@ -35,7 +35,9 @@ def test_targets_known_from_the_masks_are_those_of_the_losses(target: str, num_r
     num_pieces = int(inputs.token_hidden_BT.sum())
     mlm = mlm_terms(torch.zeros(num_pieces, 40), inputs.token_ids_BT, inputs.token_hidden_BT)
     recon = recon_terms(inputs.pixels_B3HW, inputs.pixels_B3HW, inputs.cell_hidden_BN, target)
-    assert count_targets(batch, target) == (float(mlm.count_B.sum()), float(recon.count_B.sum()))
+    losses = Losses(make_model(), make_config(recon={"target": target}))
+    counted = losses.num_targets(batch.cell_hidden_BN, batch.token_hidden_BT)
+    assert counted == [float(mlm.count_B.sum()), float(recon.count_B.sum())]
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 3, 5, 16, 40])

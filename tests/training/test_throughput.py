@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 def test_contents_are_those_of_the_batch() -> None:
     batch = make_batch(make_records(20), 3, make_masking(make_config()))
     contents = contents_of(batch)
-    assert contents.num_records == 20
+    assert contents.num_cells == 20 * NUM_CELLS
     assert contents.num_visible_cells == (~batch.cell_hidden_BN).sum()
     assert contents.num_hidden_tokens == batch.token_hidden_BT.sum()
     lengths = [int(length) for length in batch.num_tokens_B]

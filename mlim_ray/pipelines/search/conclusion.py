@@ -16,11 +16,12 @@ from mlim_ray.pipelines.exhibits import write_model_card, write_pictures
 from mlim_ray.pipelines.measure import Measured, Yardstick, gpu_options, measure
 from mlim_ray.pipelines.resources import WorkerPlan
 from mlim_ray.pipelines.search.results import TrialResult, ranked, table_bytes
-from mlim_ray.pipelines.search.searcher import SAMPLES, SCORE
 from mlim_ray.pipelines.search.space import Parameters, trial_config
 from mlim_ray.pipelines.search.trial_job import trial_folder
 from mlim_ray.pipelines.search.trial_label import called
+from mlim_ray.pipelines.search.trial_words import SAMPLES, SCORE
 from mlim_ray.pipelines.setting import Setting
+from mlim_ray.pipelines.waiting import wait_for_one
 from mlim_ray.reporting.figures import Command
 from mlim_ray.reporting.progress import Stage, say, table
 from mlim_ray.reporting.search_figures import Phase, Search
@@ -62,7 +63,7 @@ def measure_all(
     measured = {}
     with Stage("measure", len(waiting), "models") as stage:
         while waiting:
-            (done,), _ = ray.wait(list(waiting), num_returns=1)
+            done = wait_for_one(list(waiting))
             measured[waiting.pop(done)] = ray.get(done)
             stage.advance(len(measured))
     return measured

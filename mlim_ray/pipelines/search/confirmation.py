@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from mlim_ray.config.score import Objective
+from mlim_ray.config.score import Objective, rank_score
 from mlim_ray.evaluation.evaluation import Evaluation
 from mlim_ray.evaluation.intervals import Estimate, difference_of, mean_of
 from mlim_ray.pipelines.search.results import TrialResult, ranked
-from mlim_ray.pipelines.search.study import Arm, arm_of, rank_score, rungs_of, seed_of
+from mlim_ray.pipelines.search.study import Arm, arm_of, rungs_of, seed_of
 
 AGAINST = ("paper", "light_only")
 """Roles that the best are compared with."""

@@ -7,6 +7,8 @@ from optuna.storages import RDBStorage
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from mlim_ray.pipelines.failures import one_line
+
 PASSWORD = "MLIM_RAY_STORAGE_PASSWORD"
 """environment variable with the password that the URL must not hold: the run folder tells the URL to everybody"""
 _SQLITE_WAITS_S = 60.0
@@ -47,11 +49,7 @@ def plain_cause(error: BaseException) -> str:
     """What a storage's error says itself, in one line, without what SQLAlchemy and Optuna put around it."""
     while isinstance(error, StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
-    inner = getattr(error, "orig", None) or error
-    if isinstance(inner, OSError) and inner.strerror:
-        return f"{inner.filename}: {inner.strerror}" if inner.filename else inner.strerror
-    lines = str(inner).strip().splitlines()
-    return lines[0] if lines else type(inner).__name__
+    return one_line(getattr(error, "orig", None) or error)
 
 
 def _no_driver(url: str, parsed: URL) -> str:

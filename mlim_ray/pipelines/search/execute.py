@@ -1,6 +1,7 @@
 """Trials of a study run by Ray Tune until its budget is used up."""
 
 import logging
+import os
 from typing import Any
 
 import ray
@@ -13,11 +14,12 @@ from mlim_ray.pipelines.ray_files import ray_storage
 from mlim_ray.pipelines.resources import WorkerPlan, wait_for_resources
 from mlim_ray.pipelines.search.group_trial import GROUP_TRIAL_RESOURCES, GroupTrial
 from mlim_ray.pipelines.search.reaper import Reaper
-from mlim_ray.pipelines.search.searcher import NUMBER, StudyAsha, StudySearch
+from mlim_ray.pipelines.search.searcher import StudyAsha, StudySearch
 from mlim_ray.pipelines.search.study import TrialStudy
 from mlim_ray.pipelines.search.trial import PretrainTrial
 from mlim_ray.pipelines.search.trial_faults import telling
 from mlim_ray.pipelines.search.trial_job import TrialJob
+from mlim_ray.pipelines.search.trial_words import NUMBER
 from mlim_ray.pipelines.setting import Setting, ray_folder
 from mlim_ray.training.build import model_config
 from mlim_ray.training.run_folder import RunFolder
@@ -55,7 +57,7 @@ def run_trials(
     if not study.stops_early:
         config = config.model_copy(update={"search": config.search.model_copy(update={"num_rungs": 1})})
     # Tune itself would wait for ever, and workers that a killed driver left may still write to their trials' folders.
-    wait_for_resources(plan)
+    wait_for_resources(plan, streams=setting.streams)
     measurer = ray.put(_measurer(setting))
     job = TrialJob(config, setting.prepared, folder.anywhere, kind, plan.threads_per_worker, resident, measurer)
     run_study(study, config.search, plan, _trainable(job, plan), name=kind, folder=ray_folder(folder))
@@ -83,6 +85,9 @@ def run_study(
     Raises:
         SearchEnded: as `run_trials`.
     """
+    if plan.growth is not None:
+        # What Tune leaves to be started at a time, one else: nodes would come one after another, minutes apart.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(plan.num_concurrent)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(

@@ -12,8 +12,8 @@ from mlim_ray.pipelines.failures import NoteFailures, mistake_of
 from mlim_ray.pipelines.resources import WorkerPlan
 from mlim_ray.pipelines.search.group_worker import GroupTask, train_trial
 from mlim_ray.pipelines.search.relay import start_relay
-from mlim_ray.pipelines.search.searcher import NUMBER
 from mlim_ray.pipelines.search.trial_job import Entry, TrialJob, trial_folder
+from mlim_ray.pipelines.search.trial_words import NUMBER
 from mlim_ray.pipelines.setting import ray_folder
 from mlim_ray.pipelines.torch_trainer import make_trainer
 from mlim_ray.training.run_folder import RunFolder

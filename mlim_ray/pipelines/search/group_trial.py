@@ -6,8 +6,8 @@ from ray import tune
 
 from mlim_ray.pipelines.resources import WorkerPlan
 from mlim_ray.pipelines.search.group import TrialGroup
-from mlim_ray.pipelines.search.searcher import REPORTED
 from mlim_ray.pipelines.search.trial_job import TrialJob
+from mlim_ray.pipelines.search.trial_words import REPORTED
 
 _HEAD_NODE = "node:__internal_head__"
 _SHARE = 0.001

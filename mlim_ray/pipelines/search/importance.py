@@ -9,8 +9,8 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, create_trial
 
-from mlim_ray.config.score import Objective
-from mlim_ray.pipelines.search.study import rank_score, rungs_of
+from mlim_ray.config.score import Objective, rank_score
+from mlim_ray.pipelines.search.study import rungs_of
 
 _FEWEST_TRIALS = 8
 """PED-ANOVA compares the best tenth or so with the rest; of fewer trials it says nothing."""

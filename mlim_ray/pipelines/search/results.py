@@ -8,12 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from optuna.trial import FrozenTrial, TrialState
 
-from mlim_ray.config.score import Objective
+from mlim_ray.config.score import Objective, rank_score
 from mlim_ray.config.space import Value
 from mlim_ray.evaluation.evaluation import Evaluation, paper_figures
 from mlim_ray.pipelines.search.study import (
     parameters_of,
-    rank_score,
     reason_of,
     role_of,
     rungs_of,

@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from mlim_ray.config import SearchRunConfig
+from mlim_ray.config import SearchConfig, SearchRunConfig
 from mlim_ray.config.files import config_text
 from mlim_ray.data import storage
 from mlim_ray.data.lease import Lease
@@ -23,7 +23,10 @@ from mlim_ray.pipelines.search.database import open_database
 from mlim_ray.pipelines.search.execute import SearchEnded, run_trials
 from mlim_ray.pipelines.search.gauges import SetGauges
 from mlim_ray.pipelines.search.importance import knob_importance
+from mlim_ray.pipelines.search.interactions import knob_interactions
 from mlim_ray.pipelines.search.live_page import LivePage
+from mlim_ray.pipelines.search.mlflow_server import MlflowServer
+from mlim_ray.pipelines.search.mlflow_watch import MlflowWatch
 from mlim_ray.pipelines.search.results import ranked, trial_result
 from mlim_ray.pipelines.search.search_watch import SearchWatch
 from mlim_ray.pipelines.search.sole import only_search
@@ -52,12 +55,15 @@ def search(request: RunRequest[SearchRunConfig]) -> dict[str, Any]:
     database = request.config.search.storage
     if database is not None:
         open_database(database).engine.dispose()
+    server = None if request.config.search.mlflow is None else MlflowServer(request.config.search.mlflow)
     folder = claim_folder(request.out, EXPERIMENT, resume=request.resume, overwrite=request.overwrite)
     if request.resume and folder.is_finished and not _asks_for_more(folder, request.config):
         say(f"{folder.path} is finished already; its page: {folder.file('report.html')}")
         return summary(folder, folder.read_json("evaluation.json"))
     say(f"run folder: {folder.path}")
     say(f"budget: {budget(request.config.search)}")
+    if server is not None:
+        say(f"MLflow: {server.page}")
     job = {
         "job_name": os.path.basename(folder.path),
         "run_folder": folder.anywhere,
@@ -76,8 +82,10 @@ def search(request: RunRequest[SearchRunConfig]) -> dict[str, Any]:
         if cluster.dashboard_url is not None:
             say(cluster.dashboard_line)
         check_places(request.data, request.out, cluster)
+        # What never fits is not prepared for.
+        _plan(request.config.search, cluster, streams=False)
         setting = _for_budget(open_setting(request, cluster, folder, auto_feed="resident"))
-        plan = _plan(setting, cluster)
+        plan = _plan(setting.config.search, cluster, streams=setting.streams)
         for line in plan.lines(cluster):
             say(line)
         if folder.is_finished:
@@ -92,7 +100,11 @@ def search(request: RunRequest[SearchRunConfig]) -> dict[str, Any]:
             say(start_trials(folder, setting.config, setting.prepared))
         gauges = SetGauges(setting.prepared.manifest.counts.rejected)
         with contextlib.closing(gauges), open_store(folder, database) as store:
-            return _run(folder, store, setting, plan)
+            told: contextlib.AbstractContextManager[MlflowWatch | None] = contextlib.nullcontext()
+            if server is not None:
+                told = MlflowWatch(server, folder, store.names.search, setting.config)
+            with told as mlflow:
+                return _run(folder, store, setting, plan, mlflow)
 
 
 def _for_budget(setting: Setting[SearchRunConfig]) -> Setting[SearchRunConfig]:
@@ -102,12 +114,11 @@ def _for_budget(setting: Setting[SearchRunConfig]) -> Setting[SearchRunConfig]:
     return setting.with_config(config.model_copy(update={"train": train}))
 
 
-def _plan(setting: Setting[SearchRunConfig], cluster: Cluster) -> WorkerPlan:
-    search = setting.config.search
+def _plan(search: SearchConfig, cluster: Cluster, *, streams: bool) -> WorkerPlan:
     return plan_search(
         cluster,
         max_concurrent=search.max_concurrent_trials,
-        streams=setting.streams,
+        streams=streams,
         gpus_per_trial=search.gpus_per_trial,
         num_workers=search.workers_per_trial,
     )
@@ -122,7 +133,13 @@ def _asks_for_more(folder: RunFolder, config: SearchRunConfig) -> bool:
     return config.search.confirm and num_seeds < config.search.num_confirm_seeds
 
 
-def _run(folder: RunFolder, store: StudyStore, setting: Setting[SearchRunConfig], plan: WorkerPlan) -> dict[str, Any]:
+def _run(
+    folder: RunFolder,
+    store: StudyStore,
+    setting: Setting[SearchRunConfig],
+    plan: WorkerPlan,
+    mlflow: MlflowWatch | None,
+) -> dict[str, Any]:
     """Run what is left of the search and of its confirmation, measure every model, and write the answer."""
     config, prepared = setting.config, setting.prepared
     yardstick = make_yardstick.remote(config, prepared, plan.threads_per_worker)
@@ -136,6 +153,8 @@ def _run(folder: RunFolder, store: StudyStore, setting: Setting[SearchRunConfig]
     def on_change() -> None:
         store.on_change()
         watch.update(study.trials())
+        if mlflow is not None:
+            mlflow.update(TRIALS if study is searched else CONFIRMATION, study.trials())
         page.update(searched.trials(), "searching" if study is searched else "confirming")
 
     page = LivePage(folder, config)
@@ -167,7 +186,11 @@ def _run(folder: RunFolder, store: StudyStore, setting: Setting[SearchRunConfig]
         for trial in searched.trials()
     ]
     importance = knob_importance(searched.trials(), objectives)
+    if importance is not None:
+        importance["interactions"] = knob_interactions(searched.trials(), objectives)
     evaluation = write_conclusion(folder, setting, results, measured, confirmation, importance)
+    if mlflow is not None:
+        mlflow.conclude(evaluation)
     tell(folder, evaluation, results)
     return summary(folder, evaluation)
 

@@ -9,8 +9,9 @@ from typing import Self
 from optuna.trial import FrozenTrial, TrialState
 
 from mlim_ray.config import SearchConfig
+from mlim_ray.config.score import rank_score
 from mlim_ray.data import storage
-from mlim_ray.pipelines.search.study import parameters_of, rank_score, reason_of, role_of, rungs_of, seed_of
+from mlim_ray.pipelines.search.study import parameters_of, reason_of, role_of, rungs_of, seed_of
 from mlim_ray.pipelines.search.trial_job import TRIALS, trial_folder
 from mlim_ray.pipelines.search.trial_label import TrialLabel
 from mlim_ray.pipelines.search.trial_log import TrialLog, figures_text

@@ -11,35 +11,25 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from mlim_ray.config import SearchConfig
+from mlim_ray.config.score import rank_score
 from mlim_ray.pipelines.failures import reason
-from mlim_ray.pipelines.search.study import Begun, TrialStudy, rank_score, role_of, rungs_of
+from mlim_ray.pipelines.search.study import Begun, TrialStudy, role_of, rungs_of
+from mlim_ray.pipelines.search.trial_words import (
+    FAULT,
+    IS_OUTSIDE,
+    NUMBER,
+    PARAMETERS,
+    REPORTED,
+    ROLE,
+    SAMPLES,
+    SCORE,
+    SEED,
+    measures_in,
+)
 from mlim_ray.reporting.progress import say
 
-SCORE, SAMPLES, NUMBER, ROLE, PARAMETERS, SEED, REPORTED = (
-    "score",
-    "samples",
-    "trial_number",
-    "role",
-    "parameters",
-    "seed",
-    "reported_samples",
-)
-FAULT, IS_OUTSIDE = "fault", "is_outside"
-"""Of the result of a trial that met a mistake: the reason, and whether all trials would meet it."""
 _FAILURE, _LOW_MEMORY = "Failure # ", "the node running low on memory"
 """Words of Tune's file of errors: before each of them, and of the one that it keeps as text alone."""
-_MEASURE = "measures/"
-"""Tune hands on what is nested as one name with slashes."""
-
-
-def tune_result(samples: int, score: float, measures: dict[str, float]) -> dict[str, Any]:
-    """What a trial tells Tune at a rung."""
-    return {SAMPLES: samples, SCORE: score} | {f"{_MEASURE}{name}": value for name, value in measures.items()}
-
-
-def measures_in(result: dict[str, Any]) -> dict[str, float]:
-    """The measures of such a result."""
-    return {name.removeprefix(_MEASURE): value for name, value in result.items() if name.startswith(_MEASURE)}
 
 
 class StudySearch(Searcher):

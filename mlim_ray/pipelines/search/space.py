@@ -1,14 +1,16 @@
 """What a search varies, the references it starts with, and how a trial's parameters become a config."""
 
 from collections.abc import Mapping
-from typing import Any
-
-import optuna
+from functools import reduce
+from typing import TYPE_CHECKING, Any
 
 from mlim_ray.config import AlternatingConfig, IndependentConfig, MamConfig, SearchRunConfig
 from mlim_ray.config.overlay import with_knobs
 from mlim_ray.config.space import DEFAULT_SPACE, Choice, Dimension, Value, is_knob
 from mlim_ray.reporting.search_figures import Role
+
+if TYPE_CHECKING:
+    import optuna
 
 Parameters = dict[str, Value]
 """Of a trial, by the names of the space: its policy, that policy's own, and the knobs that are varied."""
@@ -19,7 +21,7 @@ _HEAVY_RATIO = 0.8
 _PAPER = MamConfig()
 
 
-def suggest(trial: optuna.Trial, space: Mapping[str, Dimension]) -> Parameters:
+def suggest(trial: "optuna.Trial", space: Mapping[str, Dimension]) -> Parameters:
     """A trial's parameters, drawn by the study's sampler: the policy first, then only what that policy has."""
     policy = _suggest(trial, "policy", space["policy"])
     parameters: Parameters = {"policy": policy}
@@ -97,7 +99,7 @@ def _own(masking: MamConfig | IndependentConfig | AlternatingConfig, base: Searc
     }
 
 
-def _suggest(trial: optuna.Trial, name: str, dimension: Dimension) -> Value:
+def _suggest(trial: "optuna.Trial", name: str, dimension: Dimension) -> Value:
     if isinstance(dimension, Choice):
         if len(dimension.values) == 1:
             return dimension.values[0]
@@ -109,5 +111,4 @@ def _suggest(trial: optuna.Trial, name: str, dimension: Dimension) -> Value:
 
 
 def _held(base: SearchRunConfig, name: str) -> Any:
-    section, knob = name.split(".")
-    return getattr(getattr(base, section), knob)
+    return reduce(getattr, name.split("."), base)

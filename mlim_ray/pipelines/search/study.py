@@ -328,8 +328,3 @@ def reason_of(trial: FrozenTrial) -> str | None:
 def rungs_of(trial: FrozenTrial) -> dict[int, dict[str, float]]:
     """The measures at each rung that a trial reached, by samples."""
     return {int(samples): measures for samples, measures in trial.user_attrs.get(_RUNGS, {}).items()}
-
-
-def rank_score(objectives: Sequence[Objective], measures: dict[str, float]) -> float:
-    """What a trial is ranked by at a rung: its objective, or the mean of several (our choice)."""
-    return sum(objective.of(measures) for objective in objectives) / len(objectives)

@@ -8,9 +8,9 @@ import torch
 from ray import tune
 
 from mlim_ray.evaluation.measures import Measurer
-from mlim_ray.pipelines.search.searcher import REPORTED
 from mlim_ray.pipelines.search.trial_job import TrialJob
 from mlim_ray.pipelines.search.trial_training import TrialTraining
+from mlim_ray.pipelines.search.trial_words import REPORTED
 from mlim_ray.training.process_state import limit_to_share, release_memory, spare_from_collection
 
 

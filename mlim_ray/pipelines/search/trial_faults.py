@@ -8,10 +8,9 @@ from ray import tune
 from mlim_ray.data import storage
 from mlim_ray.data.row_groups import DamagedShardError
 from mlim_ray.data.storage_error import StorageError
-from mlim_ray.pipelines.failures import mistake_of
-from mlim_ray.pipelines.search.database import plain_cause
-from mlim_ray.pipelines.search.searcher import FAULT, IS_OUTSIDE, NUMBER, PARAMETERS, SEED, tune_result
+from mlim_ray.pipelines.failures import mistake_of, one_line
 from mlim_ray.pipelines.search.trial_job import TrialJob, trial_folder
+from mlim_ray.pipelines.search.trial_words import FAULT, IS_OUTSIDE, NUMBER, PARAMETERS, SEED, tune_result
 from mlim_ray.training.non_finite import NonFiniteError
 
 _OWNER = "trial.json"
@@ -89,7 +88,7 @@ def reason_of(fault: BaseException) -> str:
     if isinstance(fault, NonFiniteError):
         # What follows tells how to mend a run; a trial is left as it is.
         return str(fault).split("; ")[0]
-    return plain_cause(fault)
+    return one_line(fault)
 
 
 def _told(error: Exception) -> BaseException:

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlim_ray.config import SearchRunConfig
+from mlim_ray.config.score import rank_score
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.records import Records
 from mlim_ray.evaluation.measures import Measurer
-from mlim_ray.pipelines.search.searcher import tune_result
-from mlim_ray.pipelines.search.study import rank_score
+from mlim_ray.pipelines.search.trial_words import tune_result
 from mlim_ray.training.run_folder import RunFolder
 
 if TYPE_CHECKING:

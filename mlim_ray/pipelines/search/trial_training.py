@@ -6,16 +6,16 @@ from typing import Any
 import torch
 
 from mlim_ray.config import SearchRunConfig
+from mlim_ray.config.score import rank_score
 from mlim_ray.data.prepared import PreparedSet
 from mlim_ray.data.records import Records
 from mlim_ray.evaluation.measures import Measurer
 from mlim_ray.pipelines.feed import stream_batches
-from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, ROLE, SEED
 from mlim_ray.pipelines.search.space import trial_config
-from mlim_ray.pipelines.search.study import rank_score
 from mlim_ray.pipelines.search.trial_job import Entry, TrialJob, trial_folder
 from mlim_ray.pipelines.search.trial_label import TrialLabel
 from mlim_ray.pipelines.search.trial_watch import TrialWatch
+from mlim_ray.pipelines.search.trial_words import NUMBER, PARAMETERS, ROLE, SEED
 from mlim_ray.training.batch import Batch
 from mlim_ray.training.build import build_trainer, run_masking
 from mlim_ray.training.checkpoint_policy import CheckpointPolicy
@@ -140,7 +140,7 @@ class TrialTraining:
 
     def _feed(self, records: Records | None) -> Iterator[Batch]:
         trainer, job = self._trainer, self._job
-        masking = run_masking(self.config, trainer.model.config.num_cells)
+        masking = run_masking(self.config, trainer.model.config)
         lanes = trainer.order.lanes_of(rank(), num_workers())
         num_steps = self.config.train.num_steps
         if trainer.step >= num_steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
@@ -65,13 +67,15 @@ class Search:
         return sum(len(rungs_of(trial)) for trial in self.trials())
 
     def wait_for(self, due: Callable[[], bool]) -> None:
-        """Until `due`, which must come before the driver ends."""
+        """Until `due`, which must come before the driver ends; it is not asked again after that."""
         tick = threading.Event()
         for _ in range(int(BUDGET_S * 20)):
-            if self.process.poll() is not None or due():
+            if due():
+                return
+            if self.process.poll() is not None:
                 break
             tick.wait(0.05)
-        assert self.process.poll() is None and due(), self.leave()
+        raise AssertionError(self.leave())
 
     def kill(self) -> None:
         """Kill the driver."""
@@ -104,9 +108,17 @@ def budget(num_trials: int = NUM_TRIALS) -> list[str]:
     return ["--trials", str(num_trials), "--max-samples", str(MAX_SAMPLES)]
 
 
-def kill_one(cluster: OwnRay, title: str | tuple[str, ...]) -> None:
-    """Kill a process of the trial that runs."""
-    cluster.processes(title)[0].kill()
+def kill_one(search: Search, cluster: OwnRay, title: str | tuple[str, ...]) -> None:
+    """Kill a process of the trial that runs, once there is one: between two trials there may be none."""
+
+    def has_killed() -> bool:
+        for process in cluster.processes(title):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+                return True
+        return False
+
+    search.wait_for(has_killed)
 
 
 def is_empty(counted: dict[str, Any]) -> bool:
@@ -138,7 +150,7 @@ def test_a_search_whose_workers_and_driver_are_killed_finds_what_one_worker_a_tr
     before = cluster.count()
     search = Search(folder, "two", *budget(), cluster=cluster)
     search.wait_for(lambda: search.num_rungs() >= 1)
-    kill_one(cluster, WORKER)
+    kill_one(search, cluster, WORKER)
     first = str(search.out / "trials" / "00000")
     search.wait_for(lambda: len(read_restarts(first)) == 1)
     search.wait_for(lambda: len(search.trials()) >= 2 and bool(rungs_of(search.trials()[1])))
@@ -146,7 +158,7 @@ def test_a_search_whose_workers_and_driver_are_killed_finds_what_one_worker_a_tr
     assert [trial.state for trial in search.trials()] == [TrialState.COMPLETE, TrialState.RUNNING]
     search.resume()
     search.wait_for(lambda: len(search.trials()) >= 3 and bool(rungs_of(search.trials()[2])))
-    kill_one(cluster, TRIAL)
+    kill_one(search, cluster, TRIAL)
     search.finish()
 
     expected, found = of_one_worker.trials(), search.trials()
@@ -168,7 +180,7 @@ def test_a_killed_trial_leaves_nothing_where_the_dashboard_runs(folder: Path, of
         before = cluster.count()
         search = Search(folder, "with-dashboard", *budget(2), cluster=cluster)
         search.wait_for(lambda: search.num_rungs() >= 1)
-        kill_one(cluster, CONTROLLER)
+        kill_one(search, cluster, CONTROLLER)
         search.finish()
         expected = [rungs_of(trial) for trial in of_one_worker.trials()[:2]]
         for one, two in zip(expected, map(rungs_of, search.trials()), strict=True):
@@ -203,7 +215,7 @@ def test_a_trial_goes_on_when_the_node_of_one_of_its_workers_is_lost(
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("dashboard", [False, True], ids=["no dashboard", "dashboard"])
 def test_thirty_trials_leave_nothing_behind(tmp_path: Path, dashboard: bool) -> None:
-    """Every third trial is struck: a worker, the controller or the trial's own process is killed."""
+    """Nine of them are struck: a worker, the controller or the trial's own process is killed."""
     titles = (WORKER, CONTROLLER, TRIAL)
     with OwnRay(dashboard=dashboard) as cluster:
         before = cluster.count()
@@ -213,7 +225,7 @@ def test_thirty_trials_leave_nothing_behind(tmp_path: Path, dashboard: bool) -> 
             number = 3 * struck
             search.wait_for(lambda number=number: number < len(search.trials()) and search.trials()[number].user_attrs)
             search.wait_for(lambda number=number: bool(rungs_of(search.trials()[number])))
-            kill_one(cluster, titles[struck % 3])
+            kill_one(search, cluster, titles[struck % 3])
             struck += 1
             most_groups = max(most_groups, cluster.count()["placement_groups"])
         search.finish()
@@ -222,5 +234,6 @@ def test_thirty_trials_leave_nothing_behind(tmp_path: Path, dashboard: bool) -> 
         # The trial's own, its workers', and one that is being made or freed.
         assert most_groups <= 4
         after = cluster.wait_until(is_empty)
+        print(f"30 trials, 9 of them struck: before {before}, after {after}; at most {most_groups} placement groups")
         assert is_empty(after), after
         assert after["object_store_bytes"] <= before["object_store_bytes"] + SLACK_BYTES

@@ -105,6 +105,19 @@ def test_a_restricted_space_holds_for_all_but_the_references(tmp_path: Path) -> 
     assert study.trials()[2].params == {} and study.trials()[0].params != {}
 
 
+def test_parts_of_the_model_and_blocks_can_be_searched(tmp_path: Path) -> None:
+    space = ("policy=blockwise", "model.embedder.kind=linear_patches|deep_cnn", "model.num_joint_layers=1..2")
+    base = config(num_trials=12, space=space)
+    study = search_study(tmp_path, base)
+    run_all(study)
+    configs = [trial_config(base, trial.user_attrs["parameters"]) for trial in study.trials()]
+    assert all(each.masking.kind == "blockwise" for each in configs[len(REFERENCES) :])
+    assert {each.model.embedder.kind for each in configs[len(REFERENCES) :]} == {"linear_patches", "deep_cnn"}
+    assert {each.model.num_joint_layers for each in configs[len(REFERENCES) :]} == {1, 2}
+    # The references keep the base's own parts.
+    assert {each.model.embedder.kind for each in configs[: len(REFERENCES)]} == {"shallow_cnn"}
+
+
 @settings(max_examples=15, deadline=None)
 @given(stops=st.lists(st.integers(0, 11), max_size=6), partly=st.booleans())
 def test_any_number_of_starts_gives_the_same_trials(

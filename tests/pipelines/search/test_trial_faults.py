@@ -12,9 +12,9 @@ from ray import tune
 
 from mlim_ray.data.row_groups import DamagedShardError
 from mlim_ray.data.storage_error import StorageError
-from mlim_ray.pipelines.search.searcher import FAULT, IS_OUTSIDE, NUMBER, PARAMETERS, SEED, tune_result
 from mlim_ray.pipelines.search.trial_faults import take_folder, telling
 from mlim_ray.pipelines.search.trial_job import trial_folder
+from mlim_ray.pipelines.search.trial_words import FAULT, IS_OUTSIDE, NUMBER, PARAMETERS, SEED, tune_result
 from mlim_ray.training.non_finite import NonFiniteError
 
 

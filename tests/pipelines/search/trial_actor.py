@@ -28,10 +28,10 @@ from mlim_ray.evaluation.measures import Measurer
 from mlim_ray.model import MlimModel
 from mlim_ray.pipelines.feed import put_resident
 from mlim_ray.pipelines.prepare import prepare
-from mlim_ray.pipelines.search.searcher import NUMBER, PARAMETERS, REPORTED, ROLE, SAMPLES, SEED, measures_in
 from mlim_ray.pipelines.search.space import Parameters
 from mlim_ray.pipelines.search.trial import PretrainTrial
 from mlim_ray.pipelines.search.trial_job import TRIALS, TrialJob, trial_folder
+from mlim_ray.pipelines.search.trial_words import NUMBER, PARAMETERS, REPORTED, ROLE, SAMPLES, SEED, measures_in
 from mlim_ray.training.metrics import OF_THE_MACHINE, read_metrics
 from mlim_ray.training.resolve import resolve_size
 from mlim_ray.training.trainer import Trainer
