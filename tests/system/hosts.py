@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -264,6 +265,12 @@ class Host:
             except psutil.NoSuchProcess:
                 continue
         return found
+
+    def signal(self, title: str, number: int) -> None:
+        """Send one to all that runs there under this title."""
+        for process in self.processes(title):
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
     def kill(self) -> None:
         """Power off: everything on it ends at once."""

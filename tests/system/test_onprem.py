@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -115,12 +116,18 @@ def test_a_search_outlives_a_host_and_takes_another_in(cluster: OnPrem) -> None:
     def is_due(name: str) -> bool:
         return has_trial(name) or job.poll() is not None
 
+    def taken_in() -> bool:
+        # The trials of the host that is left stand still, or a quick one would end the search by itself.
+        cluster.hosts["worker-2"].signal("ray::trial-", signal.SIGSTOP)
+        return is_due(LATE)
+
     wait_until(lambda: is_due("worker-1"), 300, "a trial on worker-1")
     assert job.poll() is None, job.communicate()[0]
     cluster.hosts["worker-1"].kill()
     lost_at = time.monotonic()
     cluster.switch_on(LATE, WORKERS[LATE])
-    wait_until(lambda: is_due(LATE), 300, f"a trial on {LATE}")
+    wait_until(taken_in, 300, f"a trial on {LATE}")
+    cluster.hosts["worker-2"].signal("ray::trial-", signal.SIGCONT)
     assert job.poll() is None, f"the search ended before {LATE} had a trial: {job.communicate()[0][-3000:]}"
     joined_s = time.monotonic() - lost_at
     said = job.communicate(timeout=600)[0]
