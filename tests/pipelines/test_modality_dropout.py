@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -21,25 +22,32 @@ FLAGS = [
 ]
 
 
-def test_a_comparison_and_its_resumption(
+STARTS = {
+    "pre-trained": ("pretrain", {"mlm", "recon"}),
+    "MLM and ITM": ("pretrain-MLM-and-ITM", {"mlm", "recon", "itm"}),
+    "MLM and RECON and ITM": ("pretrain-MLM-and-RECON-and-ITM", {"mlm", "recon", "itm"}),
+}
+"""the folder of each pre-training, and the losses that it logs"""
+
+
+def test_a_comparison_of_the_papers_arms_and_its_resumption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.chdir(tmp_path)
     main = run_main(next(path for path in EXPERIMENTS if path.stem == "modality_dropout"))
-    assert main([*FLAGS, "--out", "run"]) == 0
+    assert main([*FLAGS, "--starts.arms", "recon,itm,recon+itm", "--out", "run"]) == 0
     summary = json.loads(capfd.readouterr().out.splitlines()[-1])
     run = tmp_path / "run"
     cells = {path.name: path for path in (run / "cells").iterdir()}
-    assert len(cells) == 2 * 2 * 2 + 1 and "references.json" in cells
-    assert all(RunFolder(str(run / f"pretrain-seed-{seed}")).is_finished for seed in (0, 1))
+    assert len(cells) == 4 * 2 * 2 + 1 and "references.json" in cells
     result = json.loads((run / "evaluation.json").read_text())
-    assert result == summary["pairs"] and len(result["arms"]) == 4 and len(result["effects"]) == 6
+    assert result == summary["pairs"] and len(result["arms"]) == 8 and len(result["effects"]) == 12
     assert result["facts"]["num_closeness_attributes"] == 5 and result["facts"]["num_products_in_both"] == 0
     assert "oracle that knows the generator" in result["baselines"]
-    assert len(summary["verdict"]) == 7
+    check_starts(run, result, summary["verdict"])
 
-    # Two cells are lost, one of the others is marked: what is there is not run again, and the rest comes out the same.
+    # Two cells are lost, what is there is not run again, and the rest comes out the same.
     (run / "evaluation.json").unlink()
     lost = ["pre-trained_siamese_with-dropout_seed-1.json", "from-scratch_siamese_without-dropout_seed-0.json"]
     before = {name: path.read_text() for name, path in cells.items()}
@@ -52,30 +60,18 @@ def test_a_comparison_and_its_resumption(
     assert json.loads((run / "evaluation.json").read_text()) == result
 
 
-def test_the_papers_arms_with_itm_join(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.chdir(tmp_path)
-    main = run_main(next(path for path in EXPERIMENTS if path.stem == "modality_dropout"))
-    starts = ["--starts.arms", "recon,itm,recon+itm", "--pairs.from-scratch", "false"]
-    assert main([*FLAGS, *starts, "--out", "run"]) == 0
-    summary = json.loads(capfd.readouterr().out.splitlines()[-1])
-    names = ["pre-trained", "MLM and ITM", "MLM and RECON and ITM"]
-    assert [arm["arm"]["start"] for arm in summary["pairs"]["arms"][::2]] == names
-    effects = summary["pairs"]["start_effects"]
-    assert [(one["start"], one["modality_dropout"]) for one in effects] == [
-        (name, dropout) for name in names[1:] for dropout in (False, True)
+def check_starts(run: Path, result: dict[str, Any], verdict: list[str]) -> None:
+    """Every start was pre-trained with its own losses, and is told against the first."""
+    assert [arm["arm"]["start"] for arm in result["arms"][::2]] == [*STARTS, "from scratch"]
+    assert [(one["start"], one["modality_dropout"]) for one in result["start_effects"]] == [
+        (name, dropout) for name in list(STARTS)[1:] for dropout in (False, True)
     ]
-    assert sum("against pre-trained" in sentence for sentence in summary["verdict"]) == 4
-    for name, losses in (
-        ("pretrain", {"mlm", "recon"}),
-        ("pretrain-MLM-and-ITM", {"mlm", "recon", "itm"}),
-        ("pretrain-MLM-and-RECON-and-ITM", {"mlm", "recon", "itm"}),
-    ):
-        run = tmp_path / "run" / f"{name}-seed-1"
-        line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert sum("against pre-trained" in sentence for sentence in verdict) == 4
+    for name, (folder, losses) in STARTS.items():
+        assert all(RunFolder(str(run / f"{folder}-seed-{seed}")).is_finished for seed in (0, 1))
+        trained = run / f"{folder}-seed-1"
+        line = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
         logged = {entry.removeprefix("loss/") for entry in line if entry.startswith("loss/") and entry.count("/") == 1}
         assert logged == losses | {"total"}
-        detached = yaml.safe_load((run / "config.yaml").read_text())["recon"]["detached"]
-        assert detached == (name == "pretrain-MLM-and-ITM")
+        detached = yaml.safe_load((trained / "config.yaml").read_text())["recon"]["detached"]
+        assert detached == (name == "MLM and ITM")
