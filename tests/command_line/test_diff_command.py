@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mlim_ray.command_line.main import main
 from mlim_ray.config import ModelConfig
+from tests.command_line.exits import ended
 from tests.command_line.test_main import ROOT, refused
 from tests.made_runs import run_config, train_run
 
@@ -28,14 +28,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def diff(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, list[str]]:
     """Exit code and lines of standard output."""
-    try:
-        main(["diff", *map(str, argv)])
-        code = 0
-    except SystemExit as left:
-        code = int(left.code or 0)
-    out, err = capsys.readouterr()
-    assert err == ""
-    return code, out.splitlines()
+    return ended(capsys, "diff", *argv)
 
 
 def test_equal_runs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

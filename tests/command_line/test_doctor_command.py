@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("ray", reason="the doctor asks Ray's own validator")
 
-from mlim_ray.command_line.main import main
 from tests.cluster.filled import PROJECT, filled_project
+from tests.command_line.exits import ended
 from tests.command_line.test_main import refused
 
 
@@ -24,14 +24,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def doctor(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, list[str]]:
     """Exit code and lines of standard output."""
-    try:
-        main(["doctor", *argv])
-        code = 0
-    except SystemExit as left:
-        code = int(left.code or 0)
-    out, err = capsys.readouterr()
-    assert err == ""
-    return code, out.splitlines()
+    return ended(capsys, "doctor", *argv)
 
 
 def test_a_good_file_ends_with_0_and_its_arithmetic(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -35,8 +35,8 @@ def ended_cells(run: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in run.glob("*/cells/*/evaluation.json")}
 
 
-def kill_after_first_cell(folder: Path) -> None:
-    """Start the experiment, and kill it with its Ray once a cell has ended and before all have."""
+def stop_after_first_cell(folder: Path) -> None:
+    """Start the experiment, and tell it to stop once a cell has ended and before all have."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     with (folder / "first.log").open("wb") as log:
         process = subprocess.Popen(
@@ -47,17 +47,18 @@ def kill_after_first_cell(folder: Path) -> None:
             stderr=subprocess.STDOUT,
         )
         while not ended_cells(folder / "run") and process.poll() is None:
-            time.sleep(0.1)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.1)
         process.send_signal(signal.SIGTERM)
         assert process.wait() == RESUMABLE
 
 
-def test_a_comparison_that_is_killed_and_goes_on(
+def test_a_comparison_that_is_stopped_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.chdir(tmp_path)
-    kill_after_first_cell(tmp_path)
+    stop_after_first_cell(tmp_path)
     told = (tmp_path / "first.log").read_text()
     before = ended_cells(tmp_path / "run")
     assert 1 <= len(before) < 8, told

@@ -9,20 +9,16 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import mlim_ray
-from mlim_ray.config.prepare import PrepareConfig
-from mlim_ray.inference.answer import Respondent
-from mlim_ray.inference.gallery import open_gallery
 from mlim_ray.reporting.demo_server import DemoServer
 from tests.data.pictures import encoded, noise
 from tests.exported_runs import write_exported_run
 from tests.reporting.chromium import CHROMIUM, Tab, opened
+from tests.reporting.demo_servers import demo_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")]
 
@@ -39,14 +35,8 @@ HOSTILE = "<img src=x onerror=document.title='bad'>" + "w" * 300
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
-    model = mlim_ray.load(write_exported_run(tmp_path_factory.mktemp("run")), device="cpu")
-    gallery = open_gallery("generated:100", model, PrepareConfig(), 30)
-    with DemoServer(Respondent(model, gallery), "runs/pretrain-001", "A small model.", 0) as made:
-        thread = threading.Thread(target=made.serve_forever)
-        thread.start()
+    with demo_of(tmp_path_factory.mktemp("run"), "runs/pretrain-001") as made:
         yield made
-        made.shutdown()
-        thread.join()
 
 
 @pytest.fixture

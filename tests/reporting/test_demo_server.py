@@ -12,14 +12,11 @@ from typing import Any
 
 import pytest
 
-import mlim_ray
-from mlim_ray.config.prepare import PrepareConfig
-from mlim_ray.inference.answer import Question, Respondent
-from mlim_ray.inference.gallery import open_gallery
+from mlim_ray.inference.answer import Question
 from mlim_ray.reporting.demo_page import answer_json
 from mlim_ray.reporting.demo_server import MAX_PICTURE_BYTES, DemoServer
 from tests.data.pictures import encoded, noise
-from tests.exported_runs import write_exported_run
+from tests.reporting.demo_servers import demo_of
 
 JSON = {"Content-Type": "application/json"}
 PICTURE = encoded(noise(40, 30))
@@ -27,14 +24,8 @@ PICTURE = encoded(noise(40, 30))
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
-    model = mlim_ray.load(write_exported_run(tmp_path_factory.mktemp("run")), device="cpu")
-    gallery = open_gallery("generated:100", model, PrepareConfig(), 30)
-    with DemoServer(Respondent(model, gallery), "<runs>/pretrain-001", "A small model.", 0) as made:
-        thread = threading.Thread(target=made.serve_forever)
-        thread.start()
+    with demo_of(tmp_path_factory.mktemp("run"), "<runs>/pretrain-001") as made:
         yield made
-        made.shutdown()
-        thread.join()
 
 
 def ask(
