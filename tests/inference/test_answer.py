@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import mlim_ray
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.evaluation.pictures import HIDDEN_GREY
 from mlim_ray.inference import LoadedModel
@@ -18,19 +16,8 @@ from mlim_ray.inference.answer import NUM_NEIGHBOURS, Painting, Question, Respon
 from mlim_ray.inference.gallery import Gallery, open_gallery
 from tests.builders import IMAGE_SIZE, NUM_CELLS
 from tests.data.pictures import encoded, noise
-from tests.exported_runs import write_exported_run
 
 PICTURE = encoded(noise(IMAGE_SIZE, IMAGE_SIZE))
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_exported_run(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(scope="module")
-def loaded(run: Path) -> LoadedModel:
-    return mlim_ray.load(run, device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import mlim_ray
 from mlim_ray.config.prepare import PrepareConfig
 from mlim_ray.data.result_set import ResultCounts, ResultFolder, ResultManifest, write_part
 from mlim_ray.evaluation.embedding import COLUMN_OF
@@ -19,19 +18,8 @@ from mlim_ray.inference import LoadedModel
 from mlim_ray.inference.gallery import Gallery, open_gallery
 from mlim_ray.training.init_from import weights_sha256
 from tests.data.pictures import encoded, noise
-from tests.exported_runs import write_exported_run
 
 CONFIG = PrepareConfig()
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_exported_run(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(scope="module")
-def loaded(run: Path) -> LoadedModel:
-    return mlim_ray.load(run, device="cpu")
 
 
 def write_embeddings(folder: Path, gallery: Gallery, sha256: str, *, unit: bool = False) -> Path:

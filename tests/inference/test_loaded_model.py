@@ -21,20 +21,9 @@ from mlim_ray.evaluation.showing import Shown, encode_pooled
 from mlim_ray.inference import LoadedModel
 from tests.builders import IMAGE_SIZE, NUM_CELLS, word_rows
 from tests.data.pictures import noise
-from tests.exported_runs import write_exported_run
 
 TEXTS = ["red striped bowl", "blue mug", "a green lamp of wood"]
 PICTURES = [np.asarray(noise(*size)) for size in ((40, 30), (20, 20), (64, 64))]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_exported_run(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(scope="module")
-def loaded(run: Path) -> LoadedModel:
-    return mlim_ray.load(run, device="cpu")
 
 
 class Theirs(NamedTuple):
