@@ -21,7 +21,7 @@ BIN := $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input $(PIP_ARGS) -c constraints.txt
 
-.PHONY: help setup setup-dev tune test test-core test-cluster torture check format clean
+.PHONY: help setup setup-dev tune test test-core test-long test-cluster torture check format clean
 
 help: ## show this list
 	@echo "mlim_ray: pre-training on image-text catalogues, tuned on Ray"
@@ -40,17 +40,23 @@ setup-dev: $(VENV)/.installed-dev ## the same, with what tests and checks need
 tune: setup ## search the best masking on a generated catalogue (or ARGS="--data SOURCE")
 	@$(BIN)/python experiments/tune_mam.py $(ARGS)
 
+# What make test leaves to the targets below it.
+SHORT := not long and not torture and not system
+
 # pytest's exit code 5 says that no test was selected: no failure as long as the other half had one.
-test: setup-dev ## all tests: first those without Ray, then those with it
+test: setup-dev ## what every change has to pass: first the tests without Ray, then those with it
 	@core=0; cluster=0; \
-	echo "== core tests"; $(PYTEST) -m "not cluster and not torture and not system" $(ARGS) || core=$$?; \
-	echo "== cluster tests"; $(PYTEST) --durations 40 -m "cluster and not torture and not system" $(ARGS) || cluster=$$?; \
+	echo "== core tests"; $(PYTEST) -m "not cluster and $(SHORT)" $(ARGS) || core=$$?; \
+	echo "== cluster tests"; $(PYTEST) --durations 40 -m "cluster and $(SHORT)" $(ARGS) || cluster=$$?; \
 	say() { case $$1 in 0) echo passed;; 5) echo "none selected";; *) echo "FAILED (pytest exit code $$1)";; esac; }; \
 	echo "== core tests: $$(say $$core); cluster tests: $$(say $$cluster)"; \
 	case "$$core $$cluster" in "0 0"|"0 5"|"5 0") exit 0;; *) exit 1;; esac
 
 test-core: setup-dev ## the quick tests, which start no Ray
-	@$(PYTEST) -m "not cluster and not slow and not torture and not system" $(ARGS)
+	@$(PYTEST) -m "not cluster and not slow and $(SHORT)" $(ARGS)
+
+test-long: setup-dev ## whole ways once more in other forms (storage, arms, kills): where they were touched, before a release
+	@$(PYTEST) --durations 40 -m "long and not torture" $(ARGS)
 
 # As root, with the Debian packages of tests/system-packages.txt; else its tests are skipped, or fail where
 # REQUIRE_SYSTEM_TESTS=1. The summary names each test with what became of it.

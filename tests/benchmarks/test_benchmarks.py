@@ -38,6 +38,7 @@ def test_each_says_what_it_measures(name: str) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "flags", "key"),
     [
@@ -66,6 +67,7 @@ def test_each_runs_at_a_tiny_size(name: str, flags: tuple[str, ...], key: str, t
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 @pytest.mark.parametrize(("way", "package"), [("webdataset", "webdataset"), ("huggingface", "datasets")])
 def test_a_peer_feeds_as_many_records(way: str, package: str, tmp_path: Path) -> None:
     if importlib.util.find_spec(package) is None:

@@ -84,6 +84,7 @@ def test_the_gpu_benchmark_refuses_what_it_cannot_measure() -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_the_step_benchmark_runs_at_a_tiny_size(tmp_path: Path) -> None:
     out = tmp_path / "record.json"
     printed = run("train_step", "--smoke", "--out", str(out))

@@ -13,7 +13,7 @@ import pytest
 from tests.pipelines.test_faults_nodes import OWN_NAMESPACES
 from tests.pipelines.test_pretrain import ROOT
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

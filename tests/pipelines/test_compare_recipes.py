@@ -12,7 +12,7 @@ from mlim_ray.config.files import parse_config
 from mlim_ray.config.recipes_run import RecipesRunConfig
 from tests.experiments.loading import EXPERIMENTS, run_main
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 EXPERIMENT = next(path for path in EXPERIMENTS if path.stem == "compare_recipes")
 FLAGS = [

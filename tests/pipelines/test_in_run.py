@@ -19,7 +19,7 @@ from mlim_ray.training.metrics import read_metrics
 from tests.builders import timeless
 from tests.pipelines.test_pretrain import FLAGS, finish, refusal, start
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 MEASURED = ("--evaluate.every-steps", "10", "--evaluate.tasks", "retrieval")
 STEPS = "evaluation/steps.json"

@@ -87,6 +87,7 @@ def test_the_source_was_split_by_the_earlier_tokenizer(first: Path, second: Path
     assert tokenizers[0].files() == tokenizers[1].files()
 
 
+@pytest.mark.long
 def test_all_trials_of_a_search_start_with_the_earlier_weights(folder: Path, first: Path) -> None:
     flags = [*FLAGS, "--data", "generated:400", "--init-from", "runs/first", "--trials", "3"]
     flags += ["--max-samples", "200", "--search.num-rungs", "1", "--search.max-concurrent-trials", "1"]

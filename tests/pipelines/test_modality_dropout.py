@@ -12,7 +12,7 @@ import yaml
 from mlim_ray.training.run_folder import RunFolder
 from tests.experiments.loading import EXPERIMENTS, run_main
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 FLAGS = [
     *("--data", "generated:800", "--steps", "4", "--no-dashboard", "--json", "--model.size", "tiny"),

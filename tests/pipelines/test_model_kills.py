@@ -19,7 +19,7 @@ from tests.data.rejected import rejected_pictures
 from tests.model_folder import write_model
 from tests.pipelines.test_prepare import contents, write_source
 
-pytestmark = [pytest.mark.cluster]
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 ROOT = Path(__file__).resolve().parents[2]
 SOME, MANY = 1, 8

@@ -30,7 +30,7 @@ from tests.faulty_gateway import Fault, FaultyGateway
 from tests.object_store import ObjectStore
 from tests.prepared_sets import source_records, write_prepared
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "pretrain.py"
 MASKING = Masking(MamConfig(), seed=3, num_cells=4)

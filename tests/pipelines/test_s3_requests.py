@@ -29,7 +29,7 @@ from tests.faulty_gateway import FaultyGateway
 from tests.object_store import ObjectStore
 from tests.prepared_sets import NUM_BUCKETS, source_records, staged, write_prepared
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 
 @pytest.fixture

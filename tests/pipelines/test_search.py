@@ -135,6 +135,7 @@ def test_a_search_that_is_stopped_and_killed_ends_as_if_it_had_not_been(
     assert run.tables() == undisturbed_search.tables()
 
 
+@pytest.mark.long
 def test_streamed_trials_learn_what_resident_ones_do(undisturbed_search: SearchRun, tmp_path: Path) -> None:
     run = SearchRun(tmp_path, str(tmp_path / "streamed"))
     try:
@@ -155,6 +156,7 @@ def test_trials_of_two_workers_learn_what_those_of_one_do(undisturbed_search: Se
     assert list(two.intermediate_values.values()) == pytest.approx(list(one.intermediate_values.values()), abs=1e-4)
 
 
+@pytest.mark.long
 def test_the_benchmark_tells_whether_the_first_rung_ranks_trials_as_the_last(
     undisturbed_search: SearchRun, tmp_path: Path
 ) -> None:
@@ -169,6 +171,7 @@ def test_the_benchmark_tells_whether_the_first_rung_ranks_trials_as_the_last(
     assert -1 <= found["interval"][0] <= found["spearman"] <= found["interval"][1] <= 1
 
 
+@pytest.mark.long
 def test_a_search_for_two_scores_ends_with_their_front_and_a_confirmed_leader(
     undisturbed_search: SearchRun, tmp_path: Path
 ) -> None:

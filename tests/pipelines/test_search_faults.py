@@ -77,6 +77,7 @@ def test_the_search_ends_with_its_answer(struck: SearchRun) -> None:
     assert struck.summary["confirmation"]["arms"] and (Path(struck.out) / "report.html").is_file()
 
 
+@pytest.mark.long
 def test_a_damaged_shard_ends_the_search_and_not_its_trials(undisturbed_search: SearchRun, tmp_path: Path) -> None:
     flags = [*SMALL, "--feed", "stream"]
     run = SearchRun(tmp_path, str(tmp_path / "damaged"), flags)
@@ -97,6 +98,7 @@ def test_a_damaged_shard_ends_the_search_and_not_its_trials(undisturbed_search: 
         run.end()
 
 
+@pytest.mark.long
 def test_a_search_without_a_whole_trial_says_why(tmp_path: Path) -> None:
     run = SearchRun(tmp_path, str(tmp_path / "none"), [*SMALL, "--train.learning-rate", "1e9"])
     try:

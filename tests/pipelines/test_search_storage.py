@@ -24,7 +24,7 @@ from mlim_ray.pipelines.search.study_store import study_names
 from mlim_ray.training.run_folder import RunFolder
 from tests.pipelines.search_runs import BUDGET_S, FLAGS, SMALL, SearchRun, tables_in
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 
 def test_a_search_in_a_database_is_the_search_in_a_journal(undisturbed_search: SearchRun, tmp_path: Path) -> None:

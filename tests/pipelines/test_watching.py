@@ -25,7 +25,7 @@ from tests.event_reader import scalars
 from tests.object_store import free_ports
 
 # Alone it takes a minute, beside thirty other processes more than ten.
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(1500)]
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_TRIALS = 3

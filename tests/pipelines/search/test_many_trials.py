@@ -14,7 +14,7 @@ from benchmarks.many_trials import After, run_toys, summary_of
 from mlim_ray.config import SearchConfig, SearchRunConfig, TrainConfig
 from mlim_ray.pipelines.search.study import SearchStudy
 
-pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.usefixtures("local_ray")]
 
 NUM_TRIALS = 30
 

@@ -206,6 +206,7 @@ def test_a_server_that_does_not_answer_is_refused_before_anything_starts(monkeyp
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_a_search_that_is_killed_and_goes_on_is_in_mlflow_as_in_its_study(mlflow: LocalMlflow, tmp_path: Path) -> None:
     run = SearchRun(tmp_path, str(tmp_path / "search"), SMALL)
     try:
