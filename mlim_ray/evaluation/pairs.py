@@ -82,7 +82,7 @@ class PairsResult:
     """by name and by what is shown"""
     effects: list[DropoutEffect]
     start_effects: list[StartEffect] = field(default_factory=list)
-    """where more than one pre-training is compared"""
+    """of every other start, none among them, against the paper's"""
 
     def tables(self) -> list[ResultTable]:
         """PR AUC of all arms and baselines, and what modality dropout changes."""
@@ -121,7 +121,7 @@ class PairsResult:
         rows: list[dict[str, Cell]] = [
             {"arm": _named(effect), f"less {PRE_TRAINED}": effect.difference} for effect in self.start_effects
         ]
-        return ResultTable("What other objectives change", caption, rows)
+        return ResultTable("What another start changes", caption, rows)
 
     def _effects_table(self) -> ResultTable:
         rows: dict[tuple[str, Encoding], dict[str, Cell]] = {}
@@ -259,7 +259,7 @@ def _effects(by_arm: Mapping[Arm, ArmFigures]) -> Iterator[DropoutEffect]:
 def _start_effects(by_arm: Mapping[Arm, ArmFigures]) -> Iterator[StartEffect]:
     for arm, figures in by_arm.items():
         own = by_arm.get(Arm(PRE_TRAINED, arm.encoding, arm.modality_dropout))
-        if arm.start not in (PRE_TRAINED, FROM_SCRATCH) and own is not None and len(figures.of_seeds["both"]) > 1:
+        if arm.start != PRE_TRAINED and own is not None and len(figures.of_seeds["both"]) > 1:
             difference = difference_of(figures.of_seeds["both"], own.of_seeds["both"])
             yield StartEffect(arm.start, arm.encoding, arm.modality_dropout, difference)
 

@@ -64,9 +64,9 @@ def check_starts(run: Path, result: dict[str, Any], verdict: list[str]) -> None:
     """Every start was pre-trained with its own losses, and is told against the first."""
     assert [arm["arm"]["start"] for arm in result["arms"][::2]] == [*STARTS, "from scratch"]
     assert [(one["start"], one["modality_dropout"]) for one in result["start_effects"]] == [
-        (name, dropout) for name in list(STARTS)[1:] for dropout in (False, True)
+        (name, dropout) for name in [*list(STARTS)[1:], "from scratch"] for dropout in (False, True)
     ]
-    assert sum("against pre-trained" in sentence for sentence in verdict) == 4
+    assert sum("against pre-trained" in sentence for sentence in verdict) == 6
     for name, (folder, losses) in STARTS.items():
         assert all(RunFolder(str(run / f"{folder}-seed-{seed}")).is_finished for seed in (0, 1))
         trained = run / f"{folder}-seed-1"
