@@ -11,6 +11,8 @@ from mlim_ray.reporting.figures import finite
 from mlim_ray.reporting.progress import table_text
 
 _DIGITS, _MOST_DIGITS = 3, 6
+_MOST_CHARACTERS = 72
+"""of a text in a table; a description of a hundred words would push every figure off the screen"""
 
 
 def result_lines(heading: str, result: Mapping[str, Any], width: int) -> Iterator[str]:
@@ -65,6 +67,8 @@ def _table(rows: Sequence[Mapping[str, Any]], width: int) -> str:
 
 
 def _cell(cell: object, digits: int, with_interval: bool) -> object:
+    if isinstance(cell, str) and len(cell) > _MOST_CHARACTERS:
+        return f"{cell[: _MOST_CHARACTERS - 3].rstrip()}..."
     if not isinstance(cell, Mapping):
         return cell
     mean, interval = interval_text(cell, digits)

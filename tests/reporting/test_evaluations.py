@@ -60,6 +60,12 @@ def test_the_console_shows_intervals_where_there_is_room() -> None:
     assert max(map(len, narrow.splitlines())) <= 45
 
 
+def test_the_console_cuts_a_long_text_and_no_figure() -> None:
+    lines = "\n".join(result_lines("heading", result(title="a very long description " * 20), 1_000))
+    assert "a very long description a very long description a very long descripti..." in lines
+    assert "0.683 [0.665, 0.702]" in lines and max(map(len, lines.splitlines())) < 160
+
+
 def test_a_page_gets_a_section_and_later_a_newer_one_in_its_place() -> None:
     page = '<main><h2 id="linear">L</h2><h2 id="pictures">P</h2></main>'
     once = with_evaluations(page, {"shop": found(partner=result())}, "runs/a b")
