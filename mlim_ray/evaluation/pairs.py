@@ -64,7 +64,7 @@ class DropoutEffect:
 
 @dataclass(frozen=True)
 class StartEffect:
-    """PR AUC with both sides shown from another start, or none, less that from the paper's pre-training, paired by seed."""
+    """PR AUC with both sides shown from another start, or none, less that from the paper's, paired by seed."""
 
     start: str
     encoding: Encoding
