@@ -87,11 +87,8 @@ class Stage:
 
     def last_line(self) -> str:
         """The line that stays: what was done, in how long, rate, data-wait share."""
-        took = duration(self._clock() - self._started)
-        if self._done == self._first == 0 and self.total is None:
-            # Nothing was counted: the stage only said that something was going on.
-            return f"{self.name}: {took}"
-        parts = [f"{self._count()} in {took}", _rate_text(self._rate(), self.unit), *self._wait()]
+        took = f"in {duration(self._clock() - self._started)}"
+        parts = [f"{self._count()} {took}", _rate_text(self._rate(), self.unit), *self._wait()]
         return f"{self.name}: {', '.join(parts)}"
 
     def __exit__(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from mlim_ray.data.rejection import shorten
 from mlim_ray.reporting.figures import finite
 from mlim_ray.reporting.progress import table_text
 
@@ -67,8 +68,8 @@ def _table(rows: Sequence[Mapping[str, Any]], width: int) -> str:
 
 
 def _cell(cell: object, digits: int, with_interval: bool) -> object:
-    if isinstance(cell, str) and len(cell) > _MOST_CHARACTERS:
-        return f"{cell[: _MOST_CHARACTERS - 3].rstrip()}..."
+    if isinstance(cell, str):
+        return shorten(cell, _MOST_CHARACTERS)
     if not isinstance(cell, Mapping):
         return cell
     mean, interval = interval_text(cell, digits)

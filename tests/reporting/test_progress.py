@@ -43,13 +43,6 @@ def test_a_stage_without_a_known_total_has_no_eta() -> None:
     assert stage.line() == "read: 250 records, 2.5 records/s"
 
 
-def test_a_stage_that_counted_nothing_tells_how_long_it_took() -> None:
-    stream, seconds = io.StringIO(), iter([0.0, 0.0, 4.0])
-    with Stage("retrieval", None, "steps", stream=stream, clock=lambda: next(seconds)):
-        pass
-    assert stream.getvalue() == "retrieval: 4.0 s\n"
-
-
 def test_a_terminal_sees_the_stage_live_and_keeps_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
