@@ -149,7 +149,7 @@ class _Evaluating:
             task.name, models, self.prepared, survey_ref, self.request.config, self.num_threads, board.handle
         )
         with Stages("steps") as stages:
-            stages.advance(task.name, 0)
+            stages.begin(task.name)
             result: tuple[Found, dict[str, bytes]] = board.wait(running, stages.advance)
         return result
 

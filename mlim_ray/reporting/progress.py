@@ -29,7 +29,7 @@ class Stage:
     Args:
         name: what the stage does, one or two words.
         total: how many units it has; None where that is not known beforehand.
-        unit: what is counted, in the plural ("records").
+        unit: what is counted, in the plural ("records"); None for a stage that only takes its time.
         already_done: units that an earlier run did; they count as done but not in the rate.
         stream: where the line goes; standard error by default.
         clock: seconds of a clock that never goes back.
@@ -39,7 +39,7 @@ class Stage:
         self,
         name: str,
         total: int | None,
-        unit: str,
+        unit: str | None,
         *,
         already_done: int = 0,
         stream: TextIO | None = None,
@@ -78,7 +78,7 @@ class Stage:
     def line(self) -> str:
         """The live line: what is done of how much, rate, ETA, data-wait share, further facts."""
         rate = self._rate()
-        parts = [f"{self._count()}", _rate_text(rate, self.unit)]
+        parts = [self._took()] if self.unit is None else [self._count(self.unit), _rate_text(rate, self.unit)]
         if self.total is not None and rate > 0.0:
             parts.append(f"ETA {duration(max(0, self.total - self._done) / rate)}")
         parts += self._wait()
@@ -87,8 +87,9 @@ class Stage:
 
     def last_line(self) -> str:
         """The line that stays: what was done, in how long, rate, data-wait share."""
-        took = f"in {duration(self._clock() - self._started)}"
-        parts = [f"{self._count()} {took}", _rate_text(self._rate(), self.unit), *self._wait()]
+        if self.unit is None:
+            return f"{self.name}: {self._took()}"
+        parts = [f"{self._count(self.unit)} in {self._took()}", _rate_text(self._rate(), self.unit), *self._wait()]
         return f"{self.name}: {', '.join(parts)}"
 
     def __exit__(
@@ -104,9 +105,12 @@ class Stage:
         seconds = self._clock() - self._started
         return (self._done - self._first) / seconds if seconds > 0.0 else 0.0
 
-    def _count(self) -> str:
+    def _took(self) -> str:
+        return duration(self._clock() - self._started)
+
+    def _count(self, unit: str) -> str:
         of = "" if self.total is None or self.total == self._done else f" of {self.total:,}"
-        return f"{self._done:,}{of} {self.unit}"
+        return f"{self._done:,}{of} {unit}"
 
     def _wait(self) -> list[str]:
         return [] if self._data_wait_ratio is None else [f"data wait {self._data_wait_ratio:.0%}"]
@@ -141,12 +145,17 @@ class Stages:
     def __enter__(self) -> Self:
         return self
 
+    def begin(self, name: str) -> None:
+        """Begin the stage `name`, which counts nothing until it is told how far it is."""
+        self._end(None, None, None)
+        self._stage = Stage(name, None, None, stream=self._stream).__enter__()
+
     def advance(self, name: str, done: int, total: int | None = None) -> None:
         """Tell how far the stage `name` is; a new name ends the stage before it."""
         if self._stage is None or self._stage.name != name:
-            self._end(None, None, None)
-            self._stage = Stage(name, total, self._unit, stream=self._stream).__enter__()
-        self._stage.total = total
+            self.begin(name)
+        assert self._stage is not None, "begun above"
+        self._stage.total, self._stage.unit = total, self._unit
         self._stage.advance(done)
 
     def __exit__(

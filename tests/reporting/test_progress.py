@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import pytest
 
@@ -68,6 +69,16 @@ def test_stages_follow_one_another_one_line_each() -> None:
         stages.advance("write", 8, 8)
     first, second = stream.getvalue().splitlines()
     assert first.startswith("read: 10 records in") and second.startswith("write: 8 records in")
+
+
+def test_a_stage_counts_nothing_until_it_is_told_how_far_it_is() -> None:
+    stream = io.StringIO()
+    with Stages("steps", stream=stream) as stages:
+        stages.begin("retrieval")
+        stages.begin("pairs")
+        stages.advance("pairs", 0, 20)
+    first, second = stream.getvalue().splitlines()
+    assert re.fullmatch(r"retrieval: \d\.\d s", first) and second.startswith("pairs: 0 of 20 steps in")
 
 
 def test_a_table_fits_80_columns_and_keeps_every_number() -> None:
