@@ -32,7 +32,6 @@ from benchmarks.best_so_far import Ended, best_of, interval_of, ratio_of, sample
 from benchmarks.record import DEFAULT_WORK, ROOT, Figures, machine, write_record
 from mlim_ray.command_line.errors import plain_errors
 from mlim_ray.data.storage import exists
-from mlim_ray.pipelines.search.space import REFERENCES
 
 GOAL = 1 / 3
 _MODULE = "benchmarks.search_efficiency"
@@ -40,8 +39,6 @@ _FLAGS = {
     "asha": ("--search.sampler", "tpe", "--search.num-rungs", "3"),
     "random": ("--search.sampler", "random", "--search.num-rungs", "1"),
 }
-_ASHA_PER_RANDOM = 2
-"""searched trials of `asha` for each of `random`"""
 _PROBE = ("--probe.num-records", "128", "--probe.linear-train-records", "100")
 
 
@@ -51,7 +48,9 @@ class _Budget(NamedTuple):
     records: int
     """of the generated catalogue"""
     trials: int
-    """of random search"""
+    """of random search, the references included"""
+    asha_trials: int
+    """the same of the other search"""
     samples: int
     """of a full trial"""
 
@@ -65,14 +64,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5, help="searches of each method (5)")
     parser.add_argument("--records", type=int, default=4_000, help="records of the generated catalogue (4,000)")
     parser.add_argument("--trials", type=int, default=28, help="of random search, the references included (28)")
+    parser.add_argument("--asha-trials", type=int, default=52, help="the same of ASHA with TPE (52)")
     parser.add_argument("--samples", type=int, default=2_400, help="records that a full trial sees (2,400)")
     parser.add_argument("--out", help="JSON file for the figures; gone on with where it is there")
     parser.add_argument("--work", default=DEFAULT_WORK, help="folder for the catalogue and the searches")
     parser.add_argument("--smoke", action="store_true", help="a tiny size, to see that it runs")
     given = parser.parse_args(argv)
     if given.smoke:
-        given.seeds, given.records, given.trials, given.samples = 1, 600, 6, 300
-    budget = _Budget(given.records, given.trials, given.samples)
+        given.seeds, given.records, given.samples = 1, 600, 300
+        given.trials, given.asha_trials = 6, 8
+    budget = _Budget(given.records, given.trials, given.asha_trials, given.samples)
     started_on = machine()
     cells = _earlier(given.out, budget)
     for seed in range(given.seeds):
@@ -91,9 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _search(method: str, seed: int, budget: _Budget, work: str) -> Figures:
     """Run one search to its end, or go on with one that was interrupted; its trials in order."""
     out = os.path.join(work, "search-efficiency", "-".join(map(str, (*budget, method, seed))))
-    num_trials = budget.trials
-    if method == "asha":
-        num_trials += (_ASHA_PER_RANDOM - 1) * (budget.trials - len(REFERENCES))
+    num_trials = budget.asha_trials if method == "asha" else budget.trials
     command = [
         *(sys.executable, str(ROOT / "experiments" / "tune_mam.py"), "--data", f"generated:{budget.records}"),
         *("--out", out, "--resume" if exists(os.path.join(out, "config.yaml")) else "--overwrite"),

@@ -16,7 +16,7 @@ from mlim_ray.command_line.main import main as mlim_ray
 from mlim_ray.pipelines.signals import RESUMABLE
 from tests.experiments.loading import EXPERIMENTS, run_main
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENT = next(path for path in EXPERIMENTS if path.stem == "compare_masking")

@@ -252,6 +252,7 @@ def test_a_grown_set_feeds_every_record_once_an_epoch_streamed_as_resident(tmp_p
         np.testing.assert_array_equal(np.sort(np.concatenate([b.key_hash_B for b in epoch])), np.sort(keys))
 
 
+@pytest.mark.long
 def test_a_run_refuses_to_resume_on_a_set_that_grew(tmp_path: Path) -> None:
     source, out, run = tmp_path / "in", tmp_path / "out", tmp_path / "run"
     write_source(source / "a.parquet", 300)

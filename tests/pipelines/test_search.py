@@ -145,6 +145,7 @@ def test_streamed_trials_learn_what_resident_ones_do(undisturbed_search: SearchR
     assert run.trials()[0].intermediate_values == undisturbed_search.trials()[0].intermediate_values
 
 
+@pytest.mark.long
 def test_trials_of_two_workers_learn_what_those_of_one_do(undisturbed_search: SearchRun, tmp_path: Path) -> None:
     run = SearchRun(tmp_path, str(tmp_path / "two"))
     try:
