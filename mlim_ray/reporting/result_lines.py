@@ -1,9 +1,11 @@
-"""Results of evaluations as text: a table as wide as the screen allows, then the verdict."""
+"""Results of evaluations as text: tables that fit the screen, in parts where it is narrow, then the verdict."""
 
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from statistics import median
 from typing import Any
 
@@ -12,12 +14,16 @@ from mlim_ray.reporting.figures import finite
 from mlim_ray.reporting.progress import table_text
 
 _DIGITS, _MOST_DIGITS = 3, 6
+_LEAST_HEADING = 9
+"""characters of a line of a heading, so that many short words over a narrow column are no tower"""
 _MOST_CHARACTERS = 72
 """of a text in a table; a description of a hundred words would push every figure off the screen"""
 
 
 def result_lines(heading: str, result: Mapping[str, Any], width: int) -> Iterator[str]:
-    """A result, as `evaluation.json` holds it, line by line; intervals are left out where the screen is too narrow.
+    """A result, as `evaluation.json` holds it, line by line.
+
+    Where the screen is too narrow for a table, its intervals are left out; where that is not enough, it comes in parts.
 
     Args:
         heading: said first.
@@ -60,11 +66,54 @@ def is_estimate(cell: object) -> bool:
 def _table(rows: Sequence[Mapping[str, Any]], width: int) -> str:
     digits = {name: column_digits(rows, name) for row in rows for name in row}
     for with_intervals in (True, False):
-        shown = [{name: _cell(cell, digits[name], with_intervals) for name, cell in row.items()} for row in rows]
-        text = table_text(shown, _natural_width(shown))
-        if max(map(len, text.splitlines())) <= width:
-            return text.rstrip()
-    return table_text(shown, width).rstrip()
+        wide = [{name: _cell(cell, digits[name], with_intervals) for name, cell in row.items()} for row in rows]
+        narrow = _with_narrow_headings(wide)
+        for shown in (wide, narrow):
+            text = _whole(shown)
+            if _width(text) <= width:
+                return text
+    num_texts = len(list(takewhile(lambda name: all(isinstance(row.get(name), str) for row in rows), _names(rows))))
+    return "\n\n".join(_side_by_side(narrow, max(1, num_texts), width))
+
+
+def _with_narrow_headings(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """The same rows, with headings of several words in lines no wider than their column, or than their longest word."""
+    headings = {}
+    for name in _names(rows):
+        cells = _width(_whole([{"": row.get(name)} for row in rows]))
+        widest = max(_LEAST_HEADING, cells, *map(len, name.split()))
+        headings[name] = textwrap.fill(name, widest, break_on_hyphens=False)
+    return [{headings[name]: cell for name, cell in row.items()} for row in rows]
+
+
+def _side_by_side(rows: Sequence[Mapping[str, object]], num_first: int, width: int) -> Iterator[str]:
+    """The table as several, each with the first columns and as many of the others as there is room for."""
+    names = _names(rows)
+    first, taken = names[:num_first], list[str]()
+    for name in names[num_first:]:
+        if taken and _width(_whole(_columns(rows, [*first, *taken, name]))) > width:
+            yield _whole(_columns(rows, [*first, *taken]))
+            taken = []
+        taken.append(name)
+    yield _whole(_columns(rows, [*first, *taken]))
+
+
+def _names(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _columns(rows: Sequence[Mapping[str, object]], names: Sequence[str]) -> list[dict[str, object]]:
+    return [{name: row.get(name) for name in names} for row in rows]
+
+
+def _whole(rows: Sequence[Mapping[str, object]]) -> str:
+    """The table with nothing cut."""
+    more_than_needed = sum(max(len(name), *(len(str(row.get(name))) for row in rows)) + 4 for name in _names(rows))
+    return table_text(rows, more_than_needed).rstrip()
+
+
+def _width(text: str) -> int:
+    return max(map(len, text.splitlines()))
 
 
 def _cell(cell: object, digits: int, with_interval: bool) -> object:
@@ -74,8 +123,3 @@ def _cell(cell: object, digits: int, with_interval: bool) -> object:
         return cell
     mean, interval = interval_text(cell, digits)
     return f"{mean} {interval}".strip() if with_interval else mean
-
-
-def _natural_width(rows: Sequence[Mapping[str, Any]]) -> int:
-    """More than the table can need."""
-    return sum(max(len(name), *(len(str(row.get(name))) for row in rows)) + 4 for name in {n for r in rows for n in r})

@@ -60,6 +60,19 @@ def test_the_console_shows_intervals_where_there_is_room() -> None:
     assert max(map(len, narrow.splitlines())) <= 45
 
 
+@pytest.mark.parametrize("width", [30, 50, 80, 240])
+def test_a_screen_too_narrow_for_a_table_shows_it_in_parts_and_cuts_nothing(width: int) -> None:
+    figures = {f"linear probe, {side}, of the size number {i}": 0.1 + i / 1_000 for i in range(9) for side in "xy"}
+    rows = [{"setting": setting, **figures, "best": "mam-80"} for setting in ("independent-15", "independent-50")]
+    shown = {"tables": [{"title": "Means", "caption": "", "rows": rows}], "verdict": []}
+    lines = "\n".join(result_lines("heading", shown, width)).splitlines()
+    text = "\n".join(lines)
+    assert max(map(len, lines)) <= width and "…" not in text
+    num_parts = text.count("independent-15")
+    assert num_parts == text.count("independent-50") == text.count("setting") and (num_parts > 1) == (width < 240)
+    assert all(text.count(f"{figure:.4g}") == 4 for figure in set(figures.values()) - {0.1}) and "mam-80" in text
+
+
 def test_the_console_cuts_a_long_text_and_no_figure() -> None:
     lines = "\n".join(result_lines("heading", result(title="a very long description " * 20), 1_000))
     assert "a very long description a very long description a very long descripti..." in lines
