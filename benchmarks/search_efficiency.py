@@ -1,12 +1,13 @@
 """How many records does a search train on until it is as good as random search with its whole budget?
 
 Command:  python -m benchmarks.search_efficiency --out search_efficiency.json
-Cost:     5 seeds of two searches each: about 20 minutes on two idle cores. A record of an earlier run in --out is gone
-          on with: a seed and method that it holds is not searched again, and one that was interrupted is resumed.
+Cost:     5 seeds of two searches each: about 20 minutes on two idle cores, half an hour with --trials 52. A record of an
+          earlier run in --out is gone on with: a seed and method that it holds is not searched again, and one that was
+          interrupted is resumed.
 Methods:  `asha` is what experiments/tune_mam.py does: trials from TPE, the weak ones stopped at rungs. `random` draws
           every trial at random and trains it to the end. Both run the command itself, on a generated catalogue, two
-          trials at a time, with the same reference trials first and without the confirmation. `asha` has three times
-          the searched trials, of which most are stopped at a ninth of the budget: about as many records in all.
+          trials at a time, with the same reference trials first and without the confirmation. Most trials of `asha`
+          are stopped at a ninth of the budget, so that it may have more of them for as many records.
 Ratios:   the target is the median over seeds of the best score that random search has at its end. `ratio` is the
           median of the records that `asha` trains on until a trial has it, over all that random search trains on; at
           most a third is wanted. `ratio_to_first` is over what random search itself trains on until a trial has it.
