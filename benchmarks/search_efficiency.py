@@ -1,9 +1,9 @@
 """How many records does a search train on until it is as good as random search with its whole budget?
 
 Command:  python -m benchmarks.search_efficiency --out search_efficiency.json
-Cost:     5 seeds of two searches each: about 20 minutes on two idle cores, half an hour with --trials 52. A record of an
-          earlier run in --out is gone on with: a seed and method that it holds is not searched again, and one that was
-          interrupted is resumed.
+Cost:     5 seeds of two searches each: about 20 minutes on two idle cores, half an hour with --trials 52. A record of
+          an earlier run in --out is gone on with: a seed and method that it holds is not searched again, and one that
+          was interrupted is resumed.
 Methods:  `asha` is what experiments/tune_mam.py does: trials from TPE, the weak ones stopped at rungs. `random` draws
           every trial at random and trains it to the end. Both run the command itself, on a generated catalogue, two
           trials at a time, with the same reference trials first and without the confirmation. Most trials of `asha`
