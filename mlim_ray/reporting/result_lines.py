@@ -73,7 +73,7 @@ def _table(rows: Sequence[Mapping[str, Any]], width: int) -> str:
             if _width(text) <= width:
                 return text
     num_texts = len(list(takewhile(lambda name: all(isinstance(row.get(name), str) for row in rows), _names(rows))))
-    return "\n\n".join(_side_by_side(narrow, max(1, num_texts), width))
+    return "\n\n".join(_in_parts(narrow, max(1, num_texts), width))
 
 
 def _with_narrow_headings(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
@@ -86,7 +86,7 @@ def _with_narrow_headings(rows: Sequence[Mapping[str, object]]) -> list[dict[str
     return [{headings[name]: cell for name, cell in row.items()} for row in rows]
 
 
-def _side_by_side(rows: Sequence[Mapping[str, object]], num_first: int, width: int) -> Iterator[str]:
+def _in_parts(rows: Sequence[Mapping[str, object]], num_first: int, width: int) -> Iterator[str]:
     """The table as several, each with the first columns and as many of the others as there is room for."""
     names = _names(rows)
     first, taken = names[:num_first], list[str]()
