@@ -145,18 +145,19 @@ class Stages:
     def __enter__(self) -> Self:
         return self
 
-    def begin(self, name: str) -> None:
-        """Begin the stage `name`, which counts nothing until it is told how far it is."""
+    def begin(self, name: str) -> Stage:
+        """Begin the stage `name`, which counts nothing until it is told how far it is; ends the stage before it."""
         self._end(None, None, None)
         self._stage = Stage(name, None, None, stream=self._stream).__enter__()
+        return self._stage
 
     def advance(self, name: str, done: int, total: int | None = None) -> None:
         """Tell how far the stage `name` is; a new name ends the stage before it."""
-        if self._stage is None or self._stage.name != name:
-            self.begin(name)
-        assert self._stage is not None, "begun above"
-        self._stage.total, self._stage.unit = total, self._unit
-        self._stage.advance(done)
+        stage = self._stage
+        if stage is None or stage.name != name:
+            stage = self.begin(name)
+        stage.total, stage.unit = total, self._unit
+        stage.advance(done)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

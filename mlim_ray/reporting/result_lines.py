@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import takewhile
 from statistics import median
 from typing import Any
 
@@ -16,6 +15,8 @@ from mlim_ray.reporting.progress import table_text
 _DIGITS, _MOST_DIGITS = 3, 6
 _LEAST_HEADING = 9
 """characters of a line of a heading, so that many short words over a narrow column are no tower"""
+_WIDER_THAN_ANY = 100_000
+"""characters of a line that no table needs"""
 _MOST_CHARACTERS = 72
 """of a text in a table; a description of a hundred words would push every figure off the screen"""
 
@@ -72,8 +73,7 @@ def _table(rows: Sequence[Mapping[str, Any]], width: int) -> str:
             text = _whole(shown)
             if _width(text) <= width:
                 return text
-    num_texts = len(list(takewhile(lambda name: all(isinstance(row.get(name), str) for row in rows), _names(rows))))
-    return "\n\n".join(_in_parts(narrow, max(1, num_texts), width))
+    return "\n\n".join(_in_parts(narrow, width))
 
 
 def _with_narrow_headings(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
@@ -86,9 +86,10 @@ def _with_narrow_headings(rows: Sequence[Mapping[str, object]]) -> list[dict[str
     return [{headings[name]: cell for name, cell in row.items()} for row in rows]
 
 
-def _in_parts(rows: Sequence[Mapping[str, object]], num_first: int, width: int) -> Iterator[str]:
-    """The table as several, each with the first columns and as many of the others as there is room for."""
+def _in_parts(rows: Sequence[Mapping[str, object]], width: int) -> Iterator[str]:
+    """The table as several, each with the first columns, which tell its rows apart, and others as there is room."""
     names = _names(rows)
+    num_first = next((n for n in range(1, len(names)) if _are_distinct(_columns(rows, names[:n]))), 1)
     first, taken = names[:num_first], list[str]()
     for name in names[num_first:]:
         if taken and _width(_whole(_columns(rows, [*first, *taken, name]))) > width:
@@ -96,6 +97,10 @@ def _in_parts(rows: Sequence[Mapping[str, object]], num_first: int, width: int) 
             taken = []
         taken.append(name)
     yield _whole(_columns(rows, [*first, *taken]))
+
+
+def _are_distinct(rows: Sequence[Mapping[str, object]]) -> bool:
+    return len({str(row) for row in rows}) == len(rows)
 
 
 def _names(rows: Sequence[Mapping[str, object]]) -> list[str]:
@@ -108,8 +113,7 @@ def _columns(rows: Sequence[Mapping[str, object]], names: Sequence[str]) -> list
 
 def _whole(rows: Sequence[Mapping[str, object]]) -> str:
     """The table with nothing cut."""
-    more_than_needed = sum(max(len(name), *(len(str(row.get(name))) for row in rows)) + 4 for name in _names(rows))
-    return table_text(rows, more_than_needed).rstrip()
+    return table_text(rows, _WIDER_THAN_ANY).rstrip()
 
 
 def _width(text: str) -> int:

@@ -73,6 +73,16 @@ def test_a_screen_too_narrow_for_a_table_shows_it_in_parts_and_cuts_nothing(widt
     assert all(text.count(f"{figure:.4g}") == 4 for figure in set(figures.values()) - {0.1}) and "mam-80" in text
 
 
+def test_parts_repeat_no_more_columns_than_tell_the_rows_apart() -> None:
+    texts = {name: name[0] * 30 for name in "xyz"}
+    rows = [{"side": "image", "way": way, **texts} for way in ("probe", "fine-tuned")]
+    shown = {"tables": [{"title": "", "caption": "", "rows": rows}], "verdict": []}
+    lines = "\n".join(result_lines("heading", shown, 50)).splitlines()
+    assert max(map(len, lines)) <= 50
+    parts = [line.split() for line in lines if line.startswith("side")]
+    assert parts == [["side", "way", name] for name in "xyz"]
+
+
 def test_the_console_cuts_a_long_text_and_no_figure() -> None:
     lines = "\n".join(result_lines("heading", result(title="a very long description " * 20), 1_000))
     assert "a very long description a very long description a very long descripti..." in lines
